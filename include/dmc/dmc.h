@@ -1,0 +1,167 @@
+/* dmc: run language models that compress their own key-value cache.
+ *
+ * Public interface. An engine is a loaded model: immutable, shared by threads. A session is one timeline of tokens
+ * with its cache: one thread at a time. Nothing here prints, exits or reads the environment.
+ * Every fallible function returns a dmc_status and writes its result through the first pointer; dmc_last_error() then
+ * says, for the calling thread, what was wrong, where, and what to do. close() functions take NULL.
+ */
+#ifndef DMC_DMC_H
+#define DMC_DMC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DMC_VERSION "0.1.0"
+
+/* ---- status ---------------------------------------------------------------------------------------------------- */
+
+#define DMC_STATUS_LIST(X)                                       \
+    X(DMC_OK, "ok")                                              \
+    X(DMC_ERR_ARG, "invalid argument")                           \
+    X(DMC_ERR_MEMORY, "out of memory")                           \
+    X(DMC_ERR_IO, "input/output error")                          \
+    X(DMC_ERR_FORMAT, "malformed file")                          \
+    X(DMC_ERR_UNSUPPORTED, "not supported")                      \
+    X(DMC_ERR_CONTEXT, "context length exceeded")                \
+    X(DMC_ERR_POOL, "cache pool exhausted")                      \
+    X(DMC_ERR_NUMERIC, "not a number")                           \
+    X(DMC_ERR_INTERRUPTED, "interrupted")
+
+typedef enum {
+#define DMC_STATUS_ENUM(name, text) name,
+    DMC_STATUS_LIST(DMC_STATUS_ENUM)
+#undef DMC_STATUS_ENUM
+} dmc_status;
+
+const char *dmc_status_text(dmc_status s); /* static string */
+const char *dmc_last_error(void);          /* message of this thread's last failure; valid until its next one */
+
+/* ---- policy: how a token that leaves the recent window settles ---------------------------------------------------
+ * METHOD: a head's cache is a recent window of `delay` tokens, held exactly, and a settled part. 'none' always appends;
+ * 'dmc' appends or merges into the newest settled slot (arXiv 2403.09636, section 3). */
+typedef enum { DMC_POLICY_NONE, DMC_POLICY_DMC } dmc_policy_kind;
+
+typedef struct {
+    dmc_policy_kind kind;
+    int channel;       /* decision / importance channel of k and q; 0 <= channel < head_dim (default head_dim - 1) */
+    float offset;      /* c: subtracted from k[channel] (decision), added to mean q[channel] (importance); 5 */
+    float eps;         /* added to the importance; 2^-7 */
+    int window;        /* W: a merged slot averages the last W tokens of its run; 0 = all of them */
+    int delay;         /* d: tokens settle d steps after they came; 0 = the paper's DMC */
+    bool first_append; /* the first token of an empty cache always appends */
+    float cr;          /* compression ratio that the model was trained for; 1 = unknown. Informative. */
+} dmc_policy;
+
+/* ---- model facts ------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    char architecture[32]; /* "llama" or, once retrofitted, "dmc-llama" */
+    int n_layers, n_heads, n_kv_heads, head_dim, n_embd, n_ff, n_vocab, n_ctx;
+    int64_t n_params;
+    size_t weight_bytes;
+    const char *dtype; /* of the largest tensor, e.g. "F32" */
+    dmc_policy policy;
+} dmc_info;
+
+/* ---- engine ----------------------------------------------------------------------------------------------------- */
+
+typedef struct dmc_engine dmc_engine;
+typedef struct dmc_session dmc_session;
+
+typedef struct {
+    int n_threads; /* 0: all cores this process may use */
+    int tier;      /* CPU kernels: 0 the best that this machine runs, 1 reference, 2 AVX2, 3 AVX-512 */
+    size_t pool_bytes; /* limit of the page pool that all sessions share; 0: none */
+} dmc_engine_options;
+dmc_engine_options dmc_engine_options_default(void);
+
+/* Opens a model: a Hugging Face directory, a .gguf file, or a llama2.c .bin with its tokenizer beside it. */
+dmc_status dmc_engine_open(dmc_engine **out, const char *path, const dmc_engine_options *opts);
+void dmc_engine_close(dmc_engine *e);
+const dmc_info *dmc_engine_info(const dmc_engine *e);
+
+/* ---- text ------------------------------------------------------------------------------------------------------- */
+
+/* Encodes n bytes of UTF-8 (invalid bytes are kept as bytes or replaced by U+FFFD, never refused). Writes at most cap
+ * ids; *n_ids is the number needed (DMC_ERR_ARG if above cap). special: parse special tokens written in the text. */
+dmc_status dmc_encode(const dmc_engine *e, const char *text, size_t n, bool add_bos, bool special, int32_t *ids,
+                      size_t cap, size_t *n_ids);
+/* The bytes of a token as they continue a text; not NUL-terminated; valid while the engine is. */
+dmc_status dmc_token_bytes(const dmc_engine *e, int32_t id, const char **bytes, size_t *n);
+bool dmc_token_is_end(const dmc_engine *e, int32_t id);
+bool dmc_token_is_control(const dmc_engine *e, int32_t id);
+
+/* Streaming detokeniser: never splits a UTF-8 character. */
+typedef struct {
+    char held[8]; /* bytes of a character that is not complete */
+    int n_held;
+    bool started; /* something was written: the one leading space of SentencePiece has been dealt with */
+} dmc_detok;
+/* Adds one token; writes the bytes that are ready (n_out <= cap; cap must be at least the token's bytes + 8). */
+dmc_status dmc_detok_push(const dmc_engine *e, dmc_detok *d, int32_t id, char *out, size_t cap, size_t *n_out);
+size_t dmc_detok_flush(dmc_detok *d, char *out, size_t cap); /* what is still held, each bad byte as U+FFFD */
+
+/* ---- session ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int n_ctx;              /* longest timeline in tokens; 0: the model's */
+    int chunk;              /* tokens per prefill chunk; 0: 128 */
+    bool override_policy;   /* use `policy` instead of the model file's */
+    dmc_policy policy;
+} dmc_session_options;
+dmc_session_options dmc_session_options_default(void);
+
+dmc_status dmc_session_create(dmc_session **out, dmc_engine *e, const dmc_session_options *opts);
+void dmc_session_close(dmc_session *s);
+
+/* Appends n tokens to the timeline. logits: [n_vocab] of the last token, or all: [n, n_vocab]; may be NULL.
+ * Fails with DMC_ERR_CONTEXT or DMC_ERR_POOL before anything changed. */
+dmc_status dmc_session_feed(dmc_session *s, const int32_t *ids, size_t n, float *logits, bool all);
+
+/* One forward pass over a ragged batch: sessions[b] receives the next n[b] ids of `ids`. logits: [n_sessions, n_vocab],
+ * each sequence's last token. Sessions that cannot go on get their own status in results[b]; all others finish. */
+dmc_status dmc_batch_feed(dmc_session *const *sessions, size_t n_sessions, const int32_t *ids, const size_t *n,
+                          float *logits, dmc_status *results);
+
+dmc_status dmc_session_fork(dmc_session **out, const dmc_session *s); /* shares pages, copy on write */
+/* Goes back to the state that `snapshot` (a fork taken earlier) holds; the snapshot stays usable. */
+dmc_status dmc_session_rewind(dmc_session *s, const dmc_session *snapshot);
+dmc_status dmc_session_save(const dmc_session *s, const char *path); /* atomic; with checksum and the model's identity */
+dmc_status dmc_session_restore(dmc_session **out, dmc_engine *e, const char *path);
+
+typedef struct {
+    int64_t n_tokens;              /* logical length */
+    int64_t n_slots;               /* physical: settled slots and recent tokens, summed over layers and heads */
+    int64_t n_slots_uncompressed;  /* tokens x layers x KV heads */
+    size_t kv_bytes;               /* pages, accumulators and windows that this session holds, shared pages included */
+    size_t kv_bytes_uncompressed;  /* the same tokens, one slot each */
+    size_t pool_bytes;             /* memory that the pool holds from the operating system */
+    double cr;                     /* n_slots_uncompressed / n_slots */
+} dmc_stats;
+dmc_stats dmc_session_stats(const dmc_session *s);
+/* Slots of one head, settled plus recent. */
+int64_t dmc_session_head_slots(const dmc_session *s, int il, int ih);
+
+/* ---- sampling --------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    float temp;    /* 0: greedy */
+    int top_k;     /* 0: off */
+    float top_p;   /* 1: off */
+    uint64_t seed;
+} dmc_sampler_options;
+dmc_sampler_options dmc_sampler_options_default(void);
+typedef struct dmc_sampler dmc_sampler;
+dmc_status dmc_sampler_create(dmc_sampler **out, int n_vocab, const dmc_sampler_options *opts);
+void dmc_sampler_close(dmc_sampler *s);
+int32_t dmc_sample(dmc_sampler *s, const float *logits);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,222 @@
+/* Files: read-only mappings and the atomic writer. */
+#define _GNU_SOURCE
+#include "base/base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool dmc_io_fault(void); /* base.c */
+
+/* Every system call that can fail passes here: true if it failed, for real or by injection. */
+static bool failed(bool really)
+{
+    if (!dmc_io_fault()) return really;
+    errno = EIO;
+    return true;
+}
+
+dmc_status dmc_map_file(dmc_mapping *out, const char *path)
+{
+    static const uint8_t nothing[1];
+    struct stat st;
+    *out = (dmc_mapping){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
+    if (failed(fd < 0)) {
+        dmc_status s = dmc_fail(DMC_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+        if (fd >= 0) close(fd);
+        return s;
+    }
+    dmc_status status = DMC_OK;
+    if (failed(fstat(fd, &st) != 0)) {
+        status = dmc_fail(DMC_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        status = dmc_fail(DMC_ERR_IO, "%s: not a regular file", path);
+    } else if (st.st_size == 0) {
+        out->data = nothing;
+    } else {
+        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (failed(p == MAP_FAILED)) {
+            status = dmc_fail(DMC_ERR_IO, "%s: cannot map: %s", path, strerror(errno));
+            if (p != MAP_FAILED) munmap(p, (size_t)st.st_size);
+        } else {
+            out->data = p;
+            out->size = (size_t)st.st_size;
+        }
+    }
+    close(fd);
+    return status;
+}
+
+void dmc_unmap(dmc_mapping *m)
+{
+    if (m->size) munmap((void *)(uintptr_t)m->data, m->size);
+    *m = (dmc_mapping){0};
+}
+
+bool dmc_is_dir(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool dmc_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+dmc_status dmc_make_dir(const char *path)
+{
+    if (failed(mkdir(path, 0777) != 0 && errno != EEXIST))
+        return dmc_fail(DMC_ERR_IO, "%s: cannot create directory: %s", path, strerror(errno));
+    if (!dmc_is_dir(path)) return dmc_fail(DMC_ERR_IO, "%s: exists and is not a directory", path);
+    return DMC_OK;
+}
+
+char *dmc_path_join(const char *dir, const char *name)
+{
+    size_t n = strlen(dir), m = strlen(name);
+    char *p = dmc_malloc(n + m + 2, 1);
+    if (!p) return NULL;
+    memcpy(p, dir, n);
+    if (n && dir[n - 1] != '/') p[n++] = '/';
+    memcpy(p + n, name, m + 1);
+    return p;
+}
+
+/* ---- atomic writer ---- */
+
+struct dmc_writer {
+    int fd;
+    dmc_status status; /* the first failure */
+    uint64_t at;       /* bytes accepted */
+    size_t n;          /* bytes in buf */
+    char *path, *temporary;
+    char message[512]; /* of the first failure: other calls may overwrite dmc_last_error */
+    uint8_t buf[1 << 16];
+};
+
+static void writer_fail(dmc_writer *w, const char *what)
+{
+    if (w->status != DMC_OK) return;
+    w->status = DMC_ERR_IO;
+    snprintf(w->message, sizeof w->message, "%s: cannot %s: %s", w->path, what, strerror(errno));
+}
+
+dmc_status dmc_writer_open(dmc_writer **out, const char *path)
+{
+    *out = NULL;
+    dmc_writer *w;
+    dmc_status status = DMC_OK;
+    DMC_TRY(dmc_array(&w, 1, sizeof *w));
+    w->fd = -1;
+    size_t n = strlen(path) + 32;
+    w->path = dmc_strdup(path);
+    w->temporary = dmc_malloc(n, 1);
+    if (!w->path || !w->temporary) {
+        status = dmc_fail(DMC_ERR_MEMORY, "%s: out of memory", path);
+    } else {
+        snprintf(w->temporary, n, "%s.tmp.%ld", path, (long)getpid());
+        w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (failed(w->fd < 0)) status = dmc_fail(DMC_ERR_IO, "%s: cannot create: %s", w->temporary, strerror(errno));
+    }
+    if (status != DMC_OK) {
+        dmc_writer_abort(w);
+        return status;
+    }
+    *out = w;
+    return DMC_OK;
+}
+
+static void flush(dmc_writer *w)
+{
+    for (size_t at = 0; at < w->n && w->status == DMC_OK;) {
+        ssize_t k = write(w->fd, w->buf + at, w->n - at);
+        if (failed(k < 0)) {
+            if (errno == EINTR) continue;
+            writer_fail(w, "write");
+        } else {
+            at += (size_t)k;
+        }
+    }
+    w->n = 0;
+}
+
+void dmc_write(dmc_writer *w, const void *data, size_t n)
+{
+    const uint8_t *p = data;
+    w->at += n;
+    while (n && w->status == DMC_OK) {
+        size_t k = sizeof w->buf - w->n < n ? sizeof w->buf - w->n : n;
+        memcpy(w->buf + w->n, p, k);
+        w->n += k;
+        p += k;
+        n -= k;
+        if (w->n == sizeof w->buf) flush(w);
+    }
+}
+
+void dmc_writef(dmc_writer *w, const char *fmt, ...)
+{
+    char text[4096];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (n < 0 || (size_t)n >= sizeof text) {
+        errno = EOVERFLOW;
+        writer_fail(w, "format");
+        return;
+    }
+    dmc_write(w, text, (size_t)n);
+}
+
+uint64_t dmc_writer_tell(const dmc_writer *w) { return w->at; }
+
+/* Makes a rename durable. Some file systems cannot sync directories: not an error. */
+static void sync_directory_of(const char *path)
+{
+    char *dir = dmc_strdup(path);
+    if (!dir) return;
+    char *slash = strrchr(dir, '/');
+    if (slash) slash[slash == dir] = 0;
+    int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+    dmc_free(dir);
+}
+
+dmc_status dmc_writer_commit(dmc_writer *w)
+{
+    flush(w);
+    if (w->status == DMC_OK && failed(fsync(w->fd) != 0)) writer_fail(w, "sync");
+    if (failed(close(w->fd) != 0)) writer_fail(w, "close");
+    w->fd = -1;
+    if (w->status == DMC_OK && failed(rename(w->temporary, w->path) != 0)) writer_fail(w, "rename into place");
+    dmc_status s = w->status;
+    if (s == DMC_OK) {
+        sync_directory_of(w->path);
+        w->temporary[0] = 0; /* nothing left to remove */
+    } else {
+        dmc_fail(s, "%s", w->message);
+    }
+    dmc_writer_abort(w);
+    return s;
+}
+
+void dmc_writer_abort(dmc_writer *w)
+{
+    if (!w) return;
+    if (w->fd >= 0) close(w->fd);
+    if (w->temporary && w->temporary[0]) unlink(w->temporary);
+    dmc_free(w->temporary);
+    dmc_free(w->path);
+    dmc_free(w);
+}

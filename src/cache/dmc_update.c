@@ -1,0 +1,82 @@
+/* The DMC update. The header has the equations. */
+#include "cache/dmc_update.h"
+
+#include <math.h>
+#include <string.h>
+
+void dmc_gates(const dmc_policy *p, int head_dim, int group, int64_t T, const float *q, int64_t ld_q, const float *k, int64_t ld_k,
+               float *logit, float *omega)
+{
+    for (int64_t t = 0; t < T; t++) {
+        float mean = 0;
+        for (int j = 0; j < group; j++) mean += q[t * ld_q + j * head_dim + p->channel];
+        mean /= (float)group;
+        logit[t] = k[t * ld_k + p->channel] - p->offset;
+        omega[t] = 1.0f / (1.0f + expf(-(mean + p->offset))) + p->eps;
+    }
+}
+
+static size_t ring_entry(int head_dim) { return 2 * (size_t)head_dim + 2; }
+
+size_t dmc_accumulator_floats(const dmc_policy *p, int head_dim)
+{
+    return 2 * (size_t)head_dim + (size_t)p->window * ring_entry(head_dim);
+}
+
+void dmc_accumulator_reset(const dmc_policy *p, int head_dim, dmc_accumulator *a)
+{
+    memset(a->sum, 0, 2 * (size_t)head_dim * sizeof(float));
+    if (p->window) memset(a->ring, 0, (size_t)p->window * ring_entry(head_dim) * sizeof(float));
+    a->z = 0;
+    a->n_run = a->count = 0;
+}
+
+/* N_t and Z_t of a windowed run, newest token first: a dead product of alphas ends the run. */
+static void sum_window(const dmc_policy *p, int n, dmc_accumulator *a)
+{
+    size_t entry = ring_entry(n / 2);
+    int64_t reach = a->count < p->window ? a->count : p->window;
+    const float *e = a->ring + (size_t)((a->count - 1) % p->window) * entry;
+    memcpy(a->sum, e, (size_t)n * sizeof(float));
+    a->z = e[n];
+    float c = e[n + 1];
+    for (int64_t j = 1; j < reach && c != 0; j++) {
+        e = a->ring + (size_t)((a->count - 1 - j) % p->window) * entry;
+        for (int i = 0; i < n; i++) a->sum[i] += c * e[i];
+        a->z += c * e[n];
+        c *= e[n + 1];
+    }
+}
+
+void dmc_settle(const dmc_policy *p, int head_dim, int64_t T, const float *alpha, const float *omega, const float *k, int64_t ld_k,
+                const float *v, int64_t ld_v, dmc_accumulator *a, float *y, float *z)
+{
+    int n = 2 * head_dim;
+    for (int64_t t = 0; t < T; t++, y += n) {
+        float al = a->count ? alpha[t] : 0, w = omega[t];
+        float *x = p->window ? a->ring + (size_t)(a->count % p->window) * ring_entry(head_dim) : y; /* w_t x_t */
+        for (int i = 0; i < head_dim; i++) x[i] = w * k[t * ld_k + i];
+        for (int i = 0; i < head_dim; i++) x[head_dim + i] = w * v[t * ld_v + i];
+        x[p->channel] = 0;
+        a->count++;
+        a->n_run = al > 0.5f ? a->n_run + 1 : 1;
+        if (p->window) {
+            x[n] = w;
+            x[n + 1] = al;
+            sum_window(p, n, a);
+        } else {
+            for (int i = 0; i < n; i++) a->sum[i] = al * a->sum[i] + x[i];
+            a->z = al * a->z + w;
+        }
+        for (int i = 0; i < n; i++) y[i] = a->sum[i] / a->z;
+        if (z) z[t] = a->z;
+    }
+}
+
+void dmc_rotate_without(const dmc_rope *r, int channel, int64_t pos, const float *x, float *y)
+{
+    if (y != x) memcpy(y, x, (size_t)r->head_dim * sizeof(float));
+    y[channel] = 0;
+    dmc_rope_apply(r, pos, y, y);
+    y[channel] = 0;
+}

@@ -1,0 +1,32 @@
+/* What a model file says of its architecture. Filled by the readers in format/, checked once by dmc_config_check. */
+#ifndef DMC_CONFIG_H
+#define DMC_CONFIG_H
+
+#include "base/base.h"
+
+typedef enum { DMC_ROPE_PLAIN, DMC_ROPE_LINEAR, DMC_ROPE_LLAMA3 } dmc_rope_kind;
+
+typedef struct {
+    int n_layers, n_heads, n_kv_heads, head_dim, n_embd, n_ff, n_vocab, n_ctx;
+    float norm_eps;
+    double rope_theta;
+    bool rope_interleaved; /* rows of W_q, W_k lie so that RoPE pairs (2i, 2i+1); false: (i, i + D/2) */
+    dmc_rope_kind rope_kind;
+    float rope_factor, rope_low_freq, rope_high_freq; /* linear: factor only; Llama 3.1: all */
+    int rope_original_ctx;
+    bool tied;      /* the output matrix is the embedding */
+    bool qkv_bias;  /* q_proj, k_proj, v_proj have a bias */
+    bool o_bias;    /* o_proj has one */
+    bool mlp_bias;  /* gate_proj, up_proj, down_proj have one */
+    int bos;        /* -1: none */
+    int eos[8];
+    int n_eos;
+    dmc_policy policy;
+} dmc_config;
+
+/* Every dimension in range and consistent (n_heads % n_kv_heads, head_dim even, channel < head_dim, products that fit ...). */
+dmc_status dmc_config_check(const dmc_config *c, const char *where);
+dmc_policy dmc_policy_none(void);
+dmc_policy dmc_policy_default(int head_dim); /* dmc, channel D-1, offset 5, eps 2^-7, W 0, d 0, first_append, cr 1 */
+
+#endif
