@@ -1,0 +1,82 @@
+/* The network in training: one forward pass that keeps what the backward pass needs, and the backward pass, over B sequences of T tokens,
+ * float32. Parameters, gradients and optimiser moments are flat arrays with one layout; names are the checkpoint's. */
+#ifndef DMC_TRAIN_NET_H
+#define DMC_TRAIN_NET_H
+
+#include "format/checkpoint.h"
+#include "kernels/ops.h"
+#include "train/attention.h"
+
+typedef struct {
+    char name[64];
+    int64_t rows, cols; /* vectors: rows = n, cols = 1 */
+    int n_dims;
+    size_t at; /* offset in floats */
+    bool decision; /* W_q, W_k or their biases: holds rows (or entries) of the decision channel */
+} dmc_param;
+
+/* Offsets of a layer's tensors; bias offsets are used only where the config has them. */
+typedef struct {
+    size_t norm1, wq, wk, wv, wo, norm2, wg, wu, wd, bq, bk, bv, bo, bg, bu, bd;
+} dmc_layer_at;
+
+typedef struct {
+    dmc_param *params;
+    int n_params;
+    size_t n_floats;
+    size_t embed, norm, head; /* head == embed when tied */
+    dmc_layer_at *layers;
+} dmc_layout;
+
+dmc_status dmc_layout_create(dmc_layout *out, const dmc_config *c);
+void dmc_layout_free(dmc_layout *l);
+/* Decodes a checkpoint's tensors into w [n_floats], or writes them back (checkpoint tensors must be F32 and writable). */
+dmc_status dmc_layout_load(const dmc_layout *l, const dmc_checkpoint *c, float *w);
+dmc_status dmc_layout_store(const dmc_layout *l, const float *w, dmc_checkpoint *c);
+
+typedef struct dmc_net dmc_net;
+
+/* Everything a pass over one batch needs besides the parameters. */
+typedef struct {
+    const int32_t *ids;     /* [B][T]; rows shorter than T are padded with any valid id */
+    const int32_t *lengths; /* [B] tokens that count, or NULL: all T */
+    dmc_mode mode;
+    float channel_scale;    /* PLAIN */
+    float tau;              /* SOFT */
+    const float *noise;     /* SOFT: [L][B][H][T] g1 - g2, or NULL */
+} dmc_pass;
+
+/* save: keep activations of every layer for a backward pass; else one layer's worth (teacher, evaluation). */
+dmc_status dmc_net_create(dmc_net **out, const dmc_config *c, const dmc_layout *l, const dmc_kernels *kn, int B, int T, bool save);
+void dmc_net_close(dmc_net *n);
+size_t dmc_net_bytes(const dmc_net *n);
+
+/* -> last hidden states after the final norm [B*T][n_embd], valid until the next forward. */
+const float *dmc_net_forward(dmc_net *n, const float *w, const dmc_pass *p);
+/* alpha of a layer after forward [B][H][T] (SOFT, HARD), for the compression loss and for inspection. save nets only. */
+const dmc_attention_saved *dmc_net_attention(const dmc_net *n, int il);
+
+/* Losses of the last forward pass. */
+typedef struct {
+    float ce_weight, kl_weight; /* next-token cross entropy; distillation from the teacher's hidden states */
+    bool kl_forward;            /* KL(teacher || student) instead of KL(student || teacher) */
+    const float *teacher_hidden;/* [B*T][n_embd] or NULL */
+    const float *teacher_head;  /* [n_vocab][n_embd] */
+} dmc_loss_options;
+typedef struct {
+    double ce, kl;      /* means over the positions that count */
+    int64_t n_ce, n_kl; /* positions */
+} dmc_loss;
+/* Losses, and with g: the gradient of the head into g and of the hidden states, kept for dmc_net_backward, times scale. */
+dmc_loss dmc_net_loss(dmc_net *n, const float *w, const dmc_pass *p, const dmc_loss_options *o, float *g, float scale);
+/* Logits of given rows (tests): [n_rows][n_vocab] */
+void dmc_net_logits(const dmc_net *n, const float *w, int64_t row, int64_t n_rows, float *logits);
+
+/* g += gradient of the loss and of the compression loss. d_alpha [B]: its derivative by alpha, per sample (straight-through), over the
+ * first n_counted tokens of each sample. */
+void dmc_net_backward(dmc_net *n, const float *w, const dmc_pass *p, const float *d_alpha, int n_counted, float *g);
+
+/* Gumbel difference g1 - g2 (a logistic variable) for a pass: [L][B][H][T], a function of (seed, step) alone. */
+void dmc_noise_fill(float *noise, const dmc_config *c, int B, int T, uint64_t seed, uint64_t step);
+
+#endif
