@@ -107,7 +107,8 @@ static attention make_attention(int D, bool hard, bool masked)
     for (int s = 0; s < 3; s++) {
         x.k[s] = vec(x.n[s] * D + 1, 1);
         x.v[s] = vec(x.n[s] * D + 1, 1);
-        x.seg[s] = (dmc_segment){.kind = (dmc_segment_kind)s, .k = x.k[s], .v = x.v[s], .ld_k = D, .ld_v = D, .n = x.n[s]};
+        x.seg[s] =
+            (dmc_segment){.kind = (dmc_segment_kind)s, .k = x.k[s], .v = x.v[s], .ld_k = D, .ld_v = D, .n = x.n[s]};
     }
     x.mask = vec(x.n[1] + 1, 1);
     for (int64_t r = 0; r < x.n[1]; r++) x.mask[r] = hard ? (below(2) ? -INFINITY : 0) : -fabsf(3 * x.mask[r]);
@@ -176,9 +177,17 @@ static void test_attend_bits(void **state)
                     memcpy(v + n * x.D, x.v[1] + t * x.D, (size_t)x.D * sizeof *v);
                     n++;
                 }
-                dmc_segment packed[3] = {x.seg[0], {.kind = DMC_SEG_ALWAYS, .k = k, .v = v, .ld_k = x.D, .ld_v = x.D, .n = n}, x.seg[2]};
-                dmc_attend_args one = {.head_dim = x.D, .n_lanes = 1, .q = {all.q[l]}, .i = {all.i[l]}, .out = {x.out},
-                                       .delay = all.delay, .segments = packed, .n_segments = 3, .scratch = x.scratch};
+                dmc_segment packed[3] = {
+                    x.seg[0], {.kind = DMC_SEG_ALWAYS, .k = k, .v = v, .ld_k = x.D, .ld_v = x.D, .n = n}, x.seg[2]};
+                dmc_attend_args one = {.head_dim = x.D,
+                                       .n_lanes = 1,
+                                       .q = {all.q[l]},
+                                       .i = {all.i[l]},
+                                       .out = {x.out},
+                                       .delay = all.delay,
+                                       .segments = packed,
+                                       .n_segments = 3,
+                                       .scratch = x.scratch};
                 tiers[it]->attend(&one);
                 assert_memory_equal(x.out, want + l * x.D, (size_t)x.D * sizeof(float));
             }
@@ -208,7 +217,8 @@ static void test_attend_grad(void **state)
             }
             close_to(dq[1], dq[0], x.lanes * x.D, 5e-5f);
             close_to(dm[1], dm[0], x.n[1], 5e-5f);
-            for (int s = 0; s < 3; s++) close_to(dk[1][s], dk[0][s], x.n[s] * x.D, 5e-5f), close_to(dv[1][s], dv[0][s], x.n[s] * x.D, 5e-5f);
+            for (int s = 0; s < 3; s++)
+                close_to(dk[1][s], dk[0][s], x.n[s] * x.D, 5e-5f), close_to(dv[1][s], dv[0][s], x.n[s] * x.D, 5e-5f);
             for (int r = 0; r < 2; r++) {
                 drop(dq[r], x.lanes * x.D), drop(dm[r], x.n[1] + 1);
                 for (int s = 0; s < 3; s++) drop(dk[r][s], x.n[s] * x.D + 1), drop(dv[r][s], x.n[s] * x.D + 1);
@@ -226,7 +236,8 @@ static void test_rows(void **state)
         for (int c = 0; c < 80; c++) {
             const dmc_kernels *a = tiers[it], *b = &dmc_kernels_ref;
             int64_t n = 1 + below(300);
-            float *x = vec(n, c & 1 ? 30 : 1), *u = vec(n, 1), *g = vec(n, 1), *y[2] = {vec(n, 1), vec(n, 1)}, *z[2] = {vec(n, 1), vec(n, 1)};
+            float *x = vec(n, c & 1 ? 30 : 1), *u = vec(n, 1), *g = vec(n, 1), *y[2] = {vec(n, 1), vec(n, 1)},
+                  *z[2] = {vec(n, 1), vec(n, 1)};
             float l0 = b->softmax(n, x, y[0]), l1 = a->softmax(n, x, y[1]);
             close_to(y[1], y[0], n, 1e-5f), close_to(&l1, &l0, 1, 1e-5f);
             b->swiglu(n, x, u, y[0]), a->swiglu(n, x, u, y[1]);
@@ -290,8 +301,9 @@ int main(void)
         if (dmc_kernels_pick(t)) tiers[n_tiers++] = dmc_kernels_pick(t);
         else print_message("tier %d: this machine cannot run it\n", t);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm_nt), cmocka_unit_test(test_gemm_nn), cmocka_unit_test(test_attend), cmocka_unit_test(test_attend_bits),
-        cmocka_unit_test(test_attend_grad), cmocka_unit_test(test_rows), cmocka_unit_test(test_extremes), cmocka_unit_test(test_rope_inverse),
+        cmocka_unit_test(test_gemm_nt),     cmocka_unit_test(test_gemm_nn),      cmocka_unit_test(test_attend),
+        cmocka_unit_test(test_attend_bits), cmocka_unit_test(test_attend_grad),  cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_extremes),    cmocka_unit_test(test_rope_inverse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

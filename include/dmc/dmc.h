@@ -20,16 +20,16 @@ extern "C" {
 
 /* ---- status ---------------------------------------------------------------------------------------------------- */
 
-#define DMC_STATUS_LIST(X)                                       \
-    X(DMC_OK, "ok")                                              \
-    X(DMC_ERR_ARG, "invalid argument")                           \
-    X(DMC_ERR_MEMORY, "out of memory")                           \
-    X(DMC_ERR_IO, "input/output error")                          \
-    X(DMC_ERR_FORMAT, "malformed file")                          \
-    X(DMC_ERR_UNSUPPORTED, "not supported")                      \
-    X(DMC_ERR_CONTEXT, "context length exceeded")                \
-    X(DMC_ERR_POOL, "cache pool exhausted")                      \
-    X(DMC_ERR_NUMERIC, "not a number")                           \
+#define DMC_STATUS_LIST(X)                        \
+    X(DMC_OK, "ok")                               \
+    X(DMC_ERR_ARG, "invalid argument")            \
+    X(DMC_ERR_MEMORY, "out of memory")            \
+    X(DMC_ERR_IO, "input/output error")           \
+    X(DMC_ERR_FORMAT, "malformed file")           \
+    X(DMC_ERR_UNSUPPORTED, "not supported")       \
+    X(DMC_ERR_CONTEXT, "context length exceeded") \
+    X(DMC_ERR_POOL, "cache pool exhausted")       \
+    X(DMC_ERR_NUMERIC, "not a number")            \
     X(DMC_ERR_INTERRUPTED, "interrupted")
 
 typedef enum {
@@ -65,6 +65,9 @@ typedef struct {
     int64_t n_params;
     size_t weight_bytes;
     const char *dtype; /* of the largest tensor, e.g. "F32" */
+    int bos;           /* beginning-of-text id, -1: none */
+    bool adds_bos;     /* the model's own settings put it in front of a text */
+    int eos;           /* end-of-text id, -1: none */
     dmc_policy policy;
 } dmc_info;
 
@@ -74,8 +77,8 @@ typedef struct dmc_engine dmc_engine;
 typedef struct dmc_session dmc_session;
 
 typedef struct {
-    int n_threads; /* 0: all cores this process may use */
-    int tier;      /* CPU kernels: 0 the best that this machine runs, 1 reference, 2 AVX2, 3 AVX-512 */
+    int n_threads;     /* 0: all cores this process may use */
+    int tier;          /* CPU kernels: 0 the best that this machine runs, 1 reference, 2 AVX2, 3 AVX-512 */
     size_t pool_bytes; /* limit of the page pool that all sessions share; 0: none */
 } dmc_engine_options;
 dmc_engine_options dmc_engine_options_default(void);
@@ -102,16 +105,18 @@ typedef struct {
     int n_held;
     bool started; /* something was written: the one leading space of SentencePiece has been dealt with */
 } dmc_detok;
-/* Adds one token; writes the bytes that are ready (n_out <= cap; cap must be at least the token's bytes + 8). */
+/* Adds one token; writes the bytes that are ready, bad ones as U+FFFD (n_out <= cap; a cap of 3 * (the token's bytes
+ * + 4) always suffices). */
 dmc_status dmc_detok_push(const dmc_engine *e, dmc_detok *d, int32_t id, char *out, size_t cap, size_t *n_out);
 size_t dmc_detok_flush(dmc_detok *d, char *out, size_t cap); /* what is still held, each bad byte as U+FFFD */
 
 /* ---- session ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    int n_ctx;              /* longest timeline in tokens; 0: the model's */
-    int chunk;              /* tokens per prefill chunk; 0: 128 */
-    bool override_policy;   /* use `policy` instead of the model file's */
+    int n_ctx;            /* longest timeline in tokens; 0: the model's */
+    int chunk;            /* tokens per prefill chunk; 0: 128 */
+    bool override_policy; /* use `policy` instead of the model file's; none on a retrofitted model: nothing merges, its
+                             channel stays out of attention */
     dmc_policy policy;
 } dmc_session_options;
 dmc_session_options dmc_session_options_default(void);
@@ -120,7 +125,7 @@ dmc_status dmc_session_create(dmc_session **out, dmc_engine *e, const dmc_sessio
 void dmc_session_close(dmc_session *s);
 
 /* Appends n tokens to the timeline. logits: [n_vocab] of the last token, or all: [n, n_vocab]; may be NULL.
- * Fails with DMC_ERR_CONTEXT or DMC_ERR_POOL before anything changed. */
+ * All or nothing: where it fails, with DMC_ERR_CONTEXT or DMC_ERR_POOL for example, the timeline is as it was. */
 dmc_status dmc_session_feed(dmc_session *s, const int32_t *ids, size_t n, float *logits, bool all);
 
 /* One forward pass over a ragged batch: sessions[b] receives the next n[b] ids of `ids`. logits: [n_sessions, n_vocab],
@@ -131,17 +136,18 @@ dmc_status dmc_batch_feed(dmc_session *const *sessions, size_t n_sessions, const
 dmc_status dmc_session_fork(dmc_session **out, const dmc_session *s); /* shares pages, copy on write */
 /* Goes back to the state that `snapshot` (a fork taken earlier) holds; the snapshot stays usable. */
 dmc_status dmc_session_rewind(dmc_session *s, const dmc_session *snapshot);
-dmc_status dmc_session_save(const dmc_session *s, const char *path); /* atomic; with checksum and the model's identity */
+dmc_status dmc_session_save(const dmc_session *s,
+                            const char *path); /* atomic; with checksum and the model's identity */
 dmc_status dmc_session_restore(dmc_session **out, dmc_engine *e, const char *path);
 
 typedef struct {
-    int64_t n_tokens;              /* logical length */
-    int64_t n_slots;               /* physical: settled slots and recent tokens, summed over layers and heads */
-    int64_t n_slots_uncompressed;  /* tokens x layers x KV heads */
-    size_t kv_bytes;               /* pages, accumulators and windows that this session holds, shared pages included */
-    size_t kv_bytes_uncompressed;  /* the same tokens, one slot each */
-    size_t pool_bytes;             /* memory that the pool holds from the operating system */
-    double cr;                     /* n_slots_uncompressed / n_slots */
+    int64_t n_tokens;             /* logical length */
+    int64_t n_slots;              /* physical: settled slots and recent tokens, summed over layers and heads */
+    int64_t n_slots_uncompressed; /* tokens x layers x KV heads */
+    size_t kv_bytes;              /* pages, accumulators and windows that this session holds, shared pages included */
+    size_t kv_bytes_uncompressed; /* the same tokens, one slot each */
+    size_t pool_bytes;            /* memory that the pool holds from the operating system */
+    double cr;                    /* n_slots_uncompressed / n_slots */
 } dmc_stats;
 dmc_stats dmc_session_stats(const dmc_session *s);
 /* Slots of one head, settled plus recent. */
@@ -150,9 +156,9 @@ int64_t dmc_session_head_slots(const dmc_session *s, int il, int ih);
 /* ---- sampling --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    float temp;    /* 0: greedy */
-    int top_k;     /* 0: off */
-    float top_p;   /* 1: off */
+    float temp;  /* 0: greedy */
+    int top_k;   /* 0: off */
+    float top_p; /* 1: off */
     uint64_t seed;
 } dmc_sampler_options;
 dmc_sampler_options dmc_sampler_options_default(void);

@@ -14,16 +14,16 @@
 
 /* ---- errors ---- */
 dmc_status dmc_fail(dmc_status s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-#define DMC_TRY(expr)                        \
-    do {                                     \
-        dmc_status try_status = (expr);      \
+#define DMC_TRY(expr)                                \
+    do {                                             \
+        dmc_status try_status = (expr);              \
         if (try_status != DMC_OK) return try_status; \
     } while (0)
 /* The same with a cleanup label: `status` is the function's result variable, `done` its one label. */
-#define DMC_GOTO(expr)                       \
-    do {                                     \
-        status = (expr);                     \
-        if (status != DMC_OK) goto done;     \
+#define DMC_GOTO(expr)                   \
+    do {                                 \
+        status = (expr);                 \
+        if (status != DMC_OK) goto done; \
     } while (0)
 
 /* ---- checked arithmetic: false on overflow ---- */
@@ -76,7 +76,7 @@ double dmc_uniform(uint64_t seed, uint64_t stream, uint64_t counter);
 double dmc_normal(uint64_t seed, uint64_t stream, uint64_t counter);
 
 /* ---- time, checksum ---- */
-double dmc_now(void); /* monotonic seconds */
+double dmc_now(void);                                             /* monotonic seconds */
 uint64_t dmc_checksum(const void *data, size_t n, uint64_t seed); /* FNV-1a 64 over bytes; integrity, not security */
 
 #endif

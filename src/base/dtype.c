@@ -21,10 +21,7 @@ static const struct {
     [DMC_Q4_0] = {"Q4_0", BLOCK, Q4_0_BYTES},
 };
 
-const char *dmc_dtype_name(dmc_dtype t)
-{
-    return (unsigned)t < DMC_DTYPE_COUNT ? dtypes[t].name : "?";
-}
+const char *dmc_dtype_name(dmc_dtype t) { return (unsigned)t < DMC_DTYPE_COUNT ? dtypes[t].name : "?"; }
 
 bool dmc_dtype_parse(dmc_dtype *out, const char *s)
 {
@@ -37,10 +34,7 @@ bool dmc_dtype_parse(dmc_dtype *out, const char *s)
     return false;
 }
 
-int dmc_dtype_block(dmc_dtype t)
-{
-    return dtypes[t].block;
-}
+int dmc_dtype_block(dmc_dtype t) { return dtypes[t].block; }
 
 bool dmc_dtype_row_bytes(size_t *out, dmc_dtype t, size_t n)
 {
@@ -77,9 +71,10 @@ uint16_t dmc_f32_to_f16(float f)
 {
     uint32_t u = float_bits(f), magnitude = u & 0x7fffffff;
     uint16_t sign = (uint16_t)(u >> 16 & 0x8000);
-    if (magnitude > 0x7f800000) return sign | 0x7e00 | (uint16_t)(magnitude >> 13 & 0x3ff); /* NaN stays a (quiet) NaN */
-    if (magnitude >= 0x477ff000) return sign | 0x7c00; /* 65520 and above round to infinity */
-    if (magnitude < 0x38800000) {                      /* below 2^-14: the addition rounds to a multiple of 2^-24 */
+    if (magnitude > 0x7f800000)
+        return sign | 0x7e00 | (uint16_t)(magnitude >> 13 & 0x3ff); /* NaN stays a (quiet) NaN */
+    if (magnitude >= 0x477ff000) return sign | 0x7c00;              /* 65520 and above round to infinity */
+    if (magnitude < 0x38800000) { /* below 2^-14: the addition rounds to a multiple of 2^-24 */
         float rounded = bits_float(magnitude) + 0.5f;
         return sign | (uint16_t)(float_bits(rounded) - 0x3f000000);
     }

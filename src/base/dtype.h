@@ -7,13 +7,14 @@
 
 typedef enum { DMC_F32, DMC_F16, DMC_BF16, DMC_Q8_0, DMC_Q4_0, DMC_DTYPE_COUNT } dmc_dtype;
 
-const char *dmc_dtype_name(dmc_dtype t);              /* "F32", "F16", "BF16", "Q8_0", "Q4_0" */
-bool dmc_dtype_parse(dmc_dtype *out, const char *s);  /* case-insensitive */
-int dmc_dtype_block(dmc_dtype t);                     /* elements per block: 1 or 32 */
+const char *dmc_dtype_name(dmc_dtype t);             /* "F32", "F16", "BF16", "Q8_0", "Q4_0" */
+bool dmc_dtype_parse(dmc_dtype *out, const char *s); /* case-insensitive */
+int dmc_dtype_block(dmc_dtype t);                    /* elements per block: 1 or 32 */
 /* Bytes of a row of n elements; false if n is not a multiple of the block or on overflow. */
 bool dmc_dtype_row_bytes(size_t *out, dmc_dtype t, size_t n);
 void dmc_decode_row(dmc_dtype t, const void *src, float *dst, size_t n); /* src may be unaligned */
-void dmc_encode_row(dmc_dtype t, const float *src, void *dst, size_t n); /* round to nearest even; Q8_0/Q4_0 as llama.cpp's reference */
+void dmc_encode_row(dmc_dtype t, const float *src, void *dst,
+                    size_t n); /* round to nearest even; Q8_0/Q4_0 as llama.cpp's reference */
 float dmc_f16_to_f32(uint16_t h);
 uint16_t dmc_f32_to_f16(float f);
 

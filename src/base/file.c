@@ -12,37 +12,28 @@
 
 bool dmc_io_fault(void); /* base.c */
 
-/* Every system call that can fail passes here: true if it failed, for real or by injection. */
-static bool failed(bool really)
-{
-    if (!dmc_io_fault()) return really;
-    errno = EIO;
-    return true;
-}
+/* Every system call that can fail passes here: an injected fault takes the place of the call. */
+#define FAILED(call) (dmc_io_fault() ? (errno = EIO, true) : (call))
 
 dmc_status dmc_map_file(dmc_mapping *out, const char *path)
 {
     static const uint8_t nothing[1];
     struct stat st;
     *out = (dmc_mapping){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
-    if (failed(fd < 0)) {
-        dmc_status s = dmc_fail(DMC_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-        if (fd >= 0) close(fd);
-        return s;
-    }
+    int fd = -1;
+    if (FAILED((fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0)) /* a FIFO must not block us */
+        return dmc_fail(DMC_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     dmc_status status = DMC_OK;
-    if (failed(fstat(fd, &st) != 0)) {
+    if (FAILED(fstat(fd, &st) != 0)) {
         status = dmc_fail(DMC_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
         status = dmc_fail(DMC_ERR_IO, "%s: not a regular file", path);
     } else if (st.st_size == 0) {
         out->data = nothing;
     } else {
-        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (failed(p == MAP_FAILED)) {
+        void *p;
+        if (FAILED((p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)) {
             status = dmc_fail(DMC_ERR_IO, "%s: cannot map: %s", path, strerror(errno));
-            if (p != MAP_FAILED) munmap(p, (size_t)st.st_size);
         } else {
             out->data = p;
             out->size = (size_t)st.st_size;
@@ -72,7 +63,7 @@ bool dmc_exists(const char *path)
 
 dmc_status dmc_make_dir(const char *path)
 {
-    if (failed(mkdir(path, 0777) != 0 && errno != EEXIST))
+    if (FAILED(mkdir(path, 0777) != 0 && errno != EEXIST))
         return dmc_fail(DMC_ERR_IO, "%s: cannot create directory: %s", path, strerror(errno));
     if (!dmc_is_dir(path)) return dmc_fail(DMC_ERR_IO, "%s: exists and is not a directory", path);
     return DMC_OK;
@@ -122,8 +113,8 @@ dmc_status dmc_writer_open(dmc_writer **out, const char *path)
         status = dmc_fail(DMC_ERR_MEMORY, "%s: out of memory", path);
     } else {
         snprintf(w->temporary, n, "%s.tmp.%ld", path, (long)getpid());
-        w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (failed(w->fd < 0)) status = dmc_fail(DMC_ERR_IO, "%s: cannot create: %s", w->temporary, strerror(errno));
+        if (FAILED((w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0))
+            status = dmc_fail(DMC_ERR_IO, "%s: cannot create: %s", w->temporary, strerror(errno));
     }
     if (status != DMC_OK) {
         dmc_writer_abort(w);
@@ -136,8 +127,8 @@ dmc_status dmc_writer_open(dmc_writer **out, const char *path)
 static void flush(dmc_writer *w)
 {
     for (size_t at = 0; at < w->n && w->status == DMC_OK;) {
-        ssize_t k = write(w->fd, w->buf + at, w->n - at);
-        if (failed(k < 0)) {
+        ssize_t k = 0;
+        if (FAILED((k = write(w->fd, w->buf + at, w->n - at)) < 0)) {
             if (errno == EINTR) continue;
             writer_fail(w, "write");
         } else {
@@ -196,10 +187,11 @@ static void sync_directory_of(const char *path)
 dmc_status dmc_writer_commit(dmc_writer *w)
 {
     flush(w);
-    if (w->status == DMC_OK && failed(fsync(w->fd) != 0)) writer_fail(w, "sync");
-    if (failed(close(w->fd) != 0)) writer_fail(w, "close");
+    if (w->status == DMC_OK && FAILED(fsync(w->fd) != 0)) writer_fail(w, "sync");
+    int fd = w->fd;
     w->fd = -1;
-    if (w->status == DMC_OK && failed(rename(w->temporary, w->path) != 0)) writer_fail(w, "rename into place");
+    if (close(fd) != 0) writer_fail(w, "close");
+    if (w->status == DMC_OK && FAILED(rename(w->temporary, w->path) != 0)) writer_fail(w, "rename into place");
     dmc_status s = w->status;
     if (s == DMC_OK) {
         sync_directory_of(w->path);

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-void dmc_gates(const dmc_policy *p, int head_dim, int group, int64_t T, const float *q, int64_t ld_q, const float *k, int64_t ld_k,
-               float *logit, float *omega)
+void dmc_gates(const dmc_policy *p, int head_dim, int group, int64_t T, const float *q, int64_t ld_q, const float *k,
+               int64_t ld_k, float *logit, float *omega)
 {
     for (int64_t t = 0; t < T; t++) {
         float mean = 0;
@@ -48,8 +48,8 @@ static void sum_window(const dmc_policy *p, int n, dmc_accumulator *a)
     }
 }
 
-void dmc_settle(const dmc_policy *p, int head_dim, int64_t T, const float *alpha, const float *omega, const float *k, int64_t ld_k,
-                const float *v, int64_t ld_v, dmc_accumulator *a, float *y, float *z)
+void dmc_settle(const dmc_policy *p, int head_dim, int64_t T, const float *alpha, const float *omega, const float *k,
+                int64_t ld_k, const float *v, int64_t ld_v, dmc_accumulator *a, float *y, float *z)
 {
     int n = 2 * head_dim;
     for (int64_t t = 0; t < T; t++, y += n) {

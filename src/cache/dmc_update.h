@@ -15,8 +15,8 @@
 #include "kernels/rope.h"
 
 /* Gates of T tokens. q: row t at q + t*ld_q, its `group` heads at stride head_dim; k: row t at k + t*ld_k. -> logit [T], omega [T]. */
-void dmc_gates(const dmc_policy *p, int head_dim, int group, int64_t T, const float *q, int64_t ld_q, const float *k, int64_t ld_k,
-               float *logit, float *omega);
+void dmc_gates(const dmc_policy *p, int head_dim, int group, int64_t T, const float *q, int64_t ld_q, const float *k,
+               int64_t ld_k, float *logit, float *omega);
 
 /* The open accumulator of a head: all that is needed to go on merging. */
 typedef struct {
@@ -33,8 +33,8 @@ void dmc_accumulator_reset(const dmc_policy *p, int head_dim, dmc_accumulator *a
 
 /* Settles T tokens one after the other. alpha [T] (alpha of a head's very first token is taken as 0), omega [T]; k, v rows un-rotated.
  * -> y [T][2*head_dim]: pooled states before RoPE, channel of the key half 0; z [T] (may be NULL). `a` is left as after the last token. */
-void dmc_settle(const dmc_policy *p, int head_dim, int64_t T, const float *alpha, const float *omega, const float *k, int64_t ld_k,
-                const float *v, int64_t ld_v, dmc_accumulator *a, float *y, float *z);
+void dmc_settle(const dmc_policy *p, int head_dim, int64_t T, const float *alpha, const float *omega, const float *k,
+                int64_t ld_k, const float *v, int64_t ld_v, dmc_accumulator *a, float *y, float *z);
 
 /* y = RoPE_pos(x without the channel) without the channel. x may be y. */
 void dmc_rotate_without(const dmc_rope *r, int channel, int64_t pos, const float *x, float *y);

@@ -13,9 +13,9 @@
 
 /* Consecutive keys and values of one KV head. Row t of `k` is k + t * ld (head_dim floats, rotated), likewise v. */
 typedef enum {
-    DMC_SEG_ALWAYS,  /* kept slots: visible to every query */
+    DMC_SEG_ALWAYS, /* kept slots: visible to every query */
     DMC_SEG_SETTLED, /* row r is the state of token t0 + r: visible to query i iff t <= i - delay, with mask[r] added iff t < i - delay */
-    DMC_SEG_RAW      /* row r is token t0 + r itself: visible to query i iff i - delay < t <= i */
+    DMC_SEG_RAW /* row r is token t0 + r itself: visible to query i iff i - delay < t <= i */
 } dmc_segment_kind;
 
 typedef struct {
@@ -29,15 +29,15 @@ typedef struct {
 
 typedef struct {
     int head_dim;
-    int n_lanes;                  /* 1 .. DMC_LANES query rows of one KV head */
-    const float *q[DMC_LANES];    /* [head_dim] each, rotated */
-    int64_t i[DMC_LANES];         /* token index of each query */
-    float *out[DMC_LANES];        /* [head_dim] each */
-    float *lse[DMC_LANES];        /* log-sum-exp of the scores, one float each; entries may be NULL */
+    int n_lanes;               /* 1 .. DMC_LANES query rows of one KV head */
+    const float *q[DMC_LANES]; /* [head_dim] each, rotated */
+    int64_t i[DMC_LANES];      /* token index of each query */
+    float *out[DMC_LANES];     /* [head_dim] each */
+    float *lse[DMC_LANES];     /* log-sum-exp of the scores, one float each; entries may be NULL */
     int64_t delay;
-    const dmc_segment *segments;  /* keys in the order in which they are summed */
+    const dmc_segment *segments; /* keys in the order in which they are summed */
     int n_segments;
-    float *scratch;               /* dmc_attend_scratch() floats, 64-byte aligned */
+    float *scratch; /* dmc_attend_scratch() floats, 64-byte aligned */
 } dmc_attend_args;
 
 /* Gradient of dmc_attend for the same arguments (q, i, delay, segments as in the forward call; out and lse hold its results). */
@@ -56,8 +56,8 @@ typedef struct {
     void (*gemm_nt)(int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const float *w, int64_t ldw, float *y,
                     int64_t ldy);
     /* c[i,j] (+)= sum_p a[i*ai + p*ap] b[p*ldb + j]. accumulate: add to c. Covers dX = dY W and dW = dY^T X. */
-    void (*gemm_nn)(int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c,
-                    int64_t ldc, bool accumulate);
+    void (*gemm_nn)(int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b,
+                    int64_t ldb, float *c, int64_t ldc, bool accumulate);
     /* Softmax attention of n_lanes queries over all segments, scale 1/sqrt(head_dim): two passes over a score buffer, keys in order,
      * each lane with its own chain of sums; hidden keys weigh exactly 0. A query that sees nothing gets 0 and lse -INFINITY. */
     void (*attend)(const dmc_attend_args *a);
@@ -71,10 +71,11 @@ typedef struct {
     /* y = x / sqrt(mean(x^2) + eps) * gain for one row; returns 1/sqrt(...) */
     float (*rmsnorm)(int64_t n, const float *x, const float *gain, float eps, float *y);
     /* d_x += gradient, d_gain += gradient (rs: what rmsnorm returned) */
-    void (*rmsnorm_grad)(int64_t n, const float *x, const float *gain, float rs, const float *d_y, float *d_x, float *d_gain);
+    void (*rmsnorm_grad)(int64_t n, const float *x, const float *gain, float rs, const float *d_y, float *d_x,
+                         float *d_gain);
     /* AdamW on n values (Loshchilov & Hutter): decay first, w *= 1 - lr*wd; then m, v, w. c1 = 1 - b1^t, c2 = 1 - b2^t; g is scaled by clip */
-    void (*adamw)(int64_t n, float *w, const float *g, float *m, float *v, float clip, float lr, float b1, float b2, float eps, float wd,
-                  float c1, float c2);
+    void (*adamw)(int64_t n, float *w, const float *g, float *m, float *v, float clip, float lr, float b1, float b2,
+                  float eps, float wd, float c1, float c2);
 } dmc_kernels;
 
 /* Floats of scratch that dmc_attend / dmc_attend_grad need for n_keys rows in all segments. */

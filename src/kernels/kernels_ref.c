@@ -4,7 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-static void gemm_nt(int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const float *w, int64_t ldw, float *y, int64_t ldy)
+static void gemm_nt(int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const float *w, int64_t ldw, float *y,
+                    int64_t ldy)
 {
     for (int64_t m = 0; m < M; m++) {
         for (int64_t n = 0; n < N; n++) {
@@ -15,8 +16,8 @@ static void gemm_nt(int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx
     }
 }
 
-static void gemm_nn(int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c,
-                    int64_t ldc, bool accumulate)
+static void gemm_nn(int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b,
+                    int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
     for (int64_t i = 0; i < I; i++) {
         float *row = c + i * ldc;
@@ -151,7 +152,8 @@ static float rmsnorm(int64_t n, const float *x, const float *gain, float eps, fl
     return rs;
 }
 
-static void rmsnorm_grad(int64_t n, const float *x, const float *gain, float rs, const float *d_y, float *d_x, float *d_gain)
+static void rmsnorm_grad(int64_t n, const float *x, const float *gain, float rs, const float *d_y, float *d_x,
+                         float *d_gain)
 {
     float sum = 0; /* y = x rs g;  dx = rs (dy g - x rs^2 mean(dy g x)) */
     for (int64_t i = 0; i < n; i++) sum += d_y[i] * gain[i] * x[i];
@@ -162,8 +164,8 @@ static void rmsnorm_grad(int64_t n, const float *x, const float *gain, float rs,
     }
 }
 
-static void adamw(int64_t n, float *w, const float *g, float *m, float *v, float clip, float lr, float b1, float b2, float eps, float wd,
-                  float c1, float c2)
+static void adamw(int64_t n, float *w, const float *g, float *m, float *v, float clip, float lr, float b1, float b2,
+                  float eps, float wd, float c1, float c2)
 {
     for (int64_t i = 0; i < n; i++) {
         float gi = g[i] * clip;

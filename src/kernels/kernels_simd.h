@@ -41,7 +41,8 @@ INLINE v16 max16(v16 a, v16 b) { return select16(a > b, a, b); }
 
 INLINE v4 fold(v16 a) /* 16 lanes to 4 partial sums */
 {
-    v8 b = __builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15);
+    v8 b = __builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7) +
+           __builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15);
     return __builtin_shufflevector(b, b, 0, 1, 2, 3) + __builtin_shufflevector(b, b, 4, 5, 6, 7);
 }
 
@@ -80,7 +81,8 @@ INLINE v16 exp16(v16 x)
 /* ---- dense products ---- */
 
 /* A tile of mr x 4 outputs; columns beyond N repeat the last one and are not stored. */
-INLINE void nt_tile(const int mr, int64_t N, int64_t K, const float *x, int64_t ldx, const float *w, int64_t ldw, float *y, int64_t ldy)
+INLINE void nt_tile(const int mr, int64_t N, int64_t K, const float *x, int64_t ldx, const float *w, int64_t ldw,
+                    float *y, int64_t ldy)
 {
     const float *wr[4];
     for (int j = 0; j < 4; j++) wr[j] = w + (j < N ? j : N - 1) * ldw;
@@ -116,7 +118,8 @@ INLINE void nt_tile(const int mr, int64_t N, int64_t K, const float *x, int64_t 
     }
 }
 
-static void gemm_nt(int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const float *w, int64_t ldw, float *y, int64_t ldy)
+static void gemm_nt(int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const float *w, int64_t ldw, float *y,
+                    int64_t ldy)
 {
     for (int64_t n = 0; n < N; n += 4) {
         int64_t m = 0;
@@ -130,8 +133,8 @@ static void gemm_nt(int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx
 }
 
 /* A tile of 8 x 32 outputs (the last `part` columns when part < 32) over P terms. Rows beyond I repeat the last one and are not stored. */
-INLINE void nn_tile(int64_t I, const bool whole, int64_t part, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb,
-                    float *c, int64_t ldc, bool accumulate)
+INLINE void nn_tile(int64_t I, const bool whole, int64_t part, int64_t P, const float *a, int64_t ai, int64_t ap,
+                    const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
     v16 acc[8][2] = {{{0}}};
     const float *ar[8];
@@ -163,8 +166,8 @@ INLINE void nn_tile(int64_t I, const bool whole, int64_t part, int64_t P, const 
     }
 }
 
-static void gemm_nn(int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c,
-                    int64_t ldc, bool accumulate)
+static void gemm_nn(int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b,
+                    int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
     enum { DEPTH = 512 }; /* terms per pass: a panel of b stays in the first-level caches */
     for (int64_t p = 0; p < P || p == 0; p += DEPTH, accumulate = true) {
@@ -183,11 +186,11 @@ static void gemm_nn(int64_t I, int64_t J, int64_t P, const float *a, int64_t ai,
 /* ---- attention: 16 queries in the 16 lanes, keys one after the other, so each lane has one chain of sums ---- */
 
 typedef struct {
-    int D, pad;         /* head_dim; rounded up to 16 */
-    v16 *qt;            /* [D] queries across lanes, scaled */
-    i16 rel;            /* token index of each lane's query, from the least */
+    int D, pad; /* head_dim; rounded up to 16 */
+    v16 *qt;    /* [D] queries across lanes, scaled */
+    i16 rel;    /* token index of each lane's query, from the least */
     int64_t least, most;
-    float *p;           /* [rows][16] scores, then weights */
+    float *p; /* [rows][16] scores, then weights */
 } lanes;
 
 INLINE lanes lanes_of(const dmc_attend_args *a)
@@ -333,7 +336,7 @@ static void attend_grad(const dmc_attend_grad_args *b)
 {
     const dmc_attend_args *a = b->forward;
     lanes L = lanes_of(a);
-    v16 *dot = L.qt + L.pad;                              /* [pad] d_out across lanes */
+    v16 *dot = L.qt + L.pad;                                    /* [pad] d_out across lanes */
     float *qr = (float *)(dot + L.pad), *dor = qr + 16 * L.pad; /* [16][pad] scaled queries and d_out, row-wise */
     float scale = 1.0f / sqrtf((float)L.D);
     v16 lse = {0}, delta = {0};
@@ -373,7 +376,8 @@ static void attend_grad(const dmc_attend_grad_args *b)
             }
             for (int64_t j = 0; j < n; j++) {
                 v16 w = exp16(biased(&L, g, r + j, a->delay, p[j]) - lse);
-                p[j] = select16(idle, (v16){0}, w);
+                p[j] = select16(idle | (w < splat(1e-20f)), (v16){0},
+                                w); /* products of less would be denormal, and slow */
                 ds[j] = p[j] * (ds[j] - delta);
                 scatter_row(L.D, L.pad, (const float *)&p[j], dor, b->d_v[is] + (r + j) * g->ld_v);
                 scatter_row(L.D, L.pad, (const float *)&ds[j], qr, b->d_k[is] + (r + j) * g->ld_k);
@@ -453,7 +457,8 @@ static float rmsnorm(int64_t n, const float *x, const float *gain, float eps, fl
     return rs;
 }
 
-static void rmsnorm_grad(int64_t n, const float *x, const float *gain, float rs, const float *d_y, float *d_x, float *d_gain)
+static void rmsnorm_grad(int64_t n, const float *x, const float *gain, float rs, const float *d_y, float *d_x,
+                         float *d_gain)
 {
     v16 sum = {0};
     int64_t i = 0;
@@ -466,8 +471,8 @@ static void rmsnorm_grad(int64_t n, const float *x, const float *gain, float rs,
     }
 }
 
-static void adamw(int64_t n, float *w, const float *g, float *m, float *v, float clip, float lr, float b1, float b2, float eps, float wd,
-                  float c1, float c2)
+static void adamw(int64_t n, float *w, const float *g, float *m, float *v, float clip, float lr, float b1, float b2,
+                  float eps, float wd, float c1, float c2)
 {
     for (int64_t i = 0; i < n; i++) {
         float gi = g[i] * clip;
@@ -477,9 +482,9 @@ static void adamw(int64_t n, float *w, const float *g, float *m, float *v, float
     }
 }
 
-#define DMC_SIMD_TABLE(table_name)                                                                                            \
-    {                                                                                                                         \
-        .name = table_name, .gemm_nt = gemm_nt, .gemm_nn = gemm_nn, .attend = attend, .attend_grad = attend_grad,             \
-        .softmax = softmax, .swiglu = swiglu, .swiglu_grad = swiglu_grad, .rmsnorm = rmsnorm, .rmsnorm_grad = rmsnorm_grad,   \
-        .adamw = adamw,                                                                                                       \
+#define DMC_SIMD_TABLE(table_name)                                                                                \
+    {                                                                                                             \
+        .name = table_name, .gemm_nt = gemm_nt, .gemm_nn = gemm_nn, .attend = attend, .attend_grad = attend_grad, \
+        .softmax = softmax, .swiglu = swiglu, .swiglu_grad = swiglu_grad, .rmsnorm = rmsnorm,                     \
+        .rmsnorm_grad = rmsnorm_grad, .adamw = adamw,                                                             \
     }

@@ -16,14 +16,15 @@ typedef struct {
 /* y[M, rows] = x[M, cols] w^T + bias (bias [rows] or NULL) */
 void dmc_linear(const dmc_kernels *kn, int64_t M, const float *x, const dmc_weight *w, const float *bias, float *y);
 /* y[M, n] = rmsnorm(x[M, n]) * gain[n]; rs [M] or NULL */
-void dmc_rmsnorm_rows(const dmc_kernels *kn, int64_t M, int64_t n, const float *x, const float *gain, float eps, float *y, float *rs);
+void dmc_rmsnorm_rows(const dmc_kernels *kn, int64_t M, int64_t n, const float *x, const float *gain, float eps,
+                      float *y, float *rs);
 /* h = silu(gate) * up, all of n values */
 void dmc_swiglu_rows(const dmc_kernels *kn, int64_t n, const float *gate, const float *up, float *h);
 /* y[M, cols] = rows ids[M] of w */
 void dmc_embed(int64_t M, const int32_t *ids, const dmc_weight *w, float *y);
 
 /* gemm_nn of the kernel table, its output tiles spread over threads (training). */
-void dmc_gemm_nn(const dmc_kernels *kn, int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb,
-                 float *c, int64_t ldc, bool accumulate);
+void dmc_gemm_nn(const dmc_kernels *kn, int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap,
+                 const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate);
 
 #endif

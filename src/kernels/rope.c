@@ -12,7 +12,8 @@ dmc_status dmc_rope_create(dmc_rope *out, int head_dim, int64_t n_pos, bool inte
 {
     size_t n;
     *out = (dmc_rope){.head_dim = head_dim, .n_pos = n_pos, .interleaved = interleaved};
-    if (!dmc_mul(&n, (size_t)n_pos, (size_t)head_dim)) return dmc_fail(DMC_ERR_MEMORY, "RoPE table of %lld positions", (long long)n_pos);
+    if (!dmc_mul(&n, (size_t)n_pos, (size_t)head_dim))
+        return dmc_fail(DMC_ERR_MEMORY, "RoPE table of %lld positions", (long long)n_pos);
     DMC_TRY(dmc_array(&out->cs, n, sizeof *out->cs));
     int half = head_dim / 2;
     for (int64_t t = 0; t < n_pos; t++) {
