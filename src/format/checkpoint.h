@@ -13,22 +13,22 @@
 typedef struct {
     char *name;
     dmc_dtype dtype;
-    int n_dims;          /* 1 or 2 */
-    int64_t shape[2];    /* outermost first: [rows, cols]; vectors: [n, 1]... n_dims 1: shape[0] = n, shape[1] = 1 */
-    const void *data;    /* row-major, dmc_dtype_row_bytes per row of the innermost dimension */
+    int n_dims;       /* 1 or 2 */
+    int64_t shape[2]; /* outermost first: [rows, cols]; vectors: [n, 1]... n_dims 1: shape[0] = n, shape[1] = 1 */
+    const void *data; /* row-major, dmc_dtype_row_bytes per row of the innermost dimension */
     size_t bytes;
 } dmc_tensor;
 
 /* Where the tokenizer's definition lies; text/ parses it. Exactly one of the sources is set (or none: no tokenizer). */
 typedef struct {
-    char *hf_json_path;      /* tokenizer.json */
-    char *sp_model_path;     /* tokenizer.model: SentencePiece protobuf, or Llama 3's base64 ranks */
-    char *llama2c_bin_path;  /* tokenizer .bin of llama2.c */
-    char *hf_config_path;    /* tokenizer_config.json beside one of the above, or NULL */
+    char *hf_json_path;          /* tokenizer.json; or vocab.json, with merges.txt in the same directory */
+    char *sp_model_path;         /* tokenizer.model: SentencePiece protobuf, or Llama 3's base64 ranks */
+    char *llama2c_bin_path;      /* tokenizer .bin of llama2.c */
+    char *hf_config_path;        /* tokenizer_config.json beside one of the above, or NULL */
     const struct dmc_gguf *gguf; /* metadata of a GGUF file */
-    const char *hf_json;     /* text of a tokenizer.json held in memory, e.g. GGUF key tokenizer.huggingface.json */
+    const char *hf_json;         /* text of a tokenizer.json held in memory, e.g. GGUF key tokenizer.huggingface.json */
     size_t hf_json_bytes;
-    const char *hf_config;   /* with hf_json: text of a tokenizer_config.json held in memory, or NULL */
+    const char *hf_config; /* with hf_json: text of a tokenizer_config.json held in memory, or NULL */
     size_t hf_config_bytes;
 } dmc_tokenizer_source;
 
@@ -52,13 +52,16 @@ const dmc_tensor *dmc_checkpoint_find(const dmc_checkpoint *c, const char *name)
 dmc_status dmc_checkpoint_create(dmc_checkpoint **out, const dmc_config *config);
 dmc_status dmc_checkpoint_clone_f32(dmc_checkpoint **out, const dmc_checkpoint *src);
 
-/* Writers. `tokenizer_of`: the checkpoint whose tokenizer is carried along (may be c itself or NULL). dtype: DMC_DTYPE_COUNT
- * keeps each tensor's type; otherwise 2-D weights are encoded to it (vectors stay F32; a row that is no multiple of the block stays F16).
- * HF: a directory with config.json, model.safetensors, tokenizer files; Q8_0/Q4_0 are refused there with the advice to use GGUF.
- * A retrofitted model gets model_type "dmc_llama" / general.architecture "dmc-llama" and its policy in the metadata, so that
- * other engines refuse it. Rows of q/k are permuted between the layouts as each format wants it (exact; the decision channel
- * moves with them: D-1 and 0 stay in place). Atomic: nothing is left half-written. */
+/* Writers. `tokenizer_of`: the checkpoint whose tokenizer is carried along (may be c itself or NULL). dtype:
+ * DMC_DTYPE_COUNT keeps each tensor's type; otherwise 2-D weights are encoded to it (vectors become F32; a row that is no
+ * multiple of the block becomes F16).
+ * HF: a directory with config.json, model.safetensors, tokenizer files (tokenizer.gguf for a vocabulary that has no file
+ * there); Q8_0/Q4_0 are refused with the advice to use GGUF, and so is a directory that holds another model's tokenizer.
+ * A retrofitted model gets model_type "dmc_llama" / general.architecture "dmc-llama" and its policy in the metadata, so
+ * that other engines refuse it. Rows of q/k are permuted between the layouts as each format wants it (exact; the decision
+ * channel moves with them: D-1 and 0 stay in place). Atomic: nothing is left half-written. */
 dmc_status dmc_write_hf(const char *dir, const dmc_checkpoint *c, const dmc_checkpoint *tokenizer_of, dmc_dtype dtype);
-dmc_status dmc_write_gguf(const char *path, const dmc_checkpoint *c, const dmc_checkpoint *tokenizer_of, dmc_dtype dtype);
+dmc_status dmc_write_gguf(const char *path, const dmc_checkpoint *c, const dmc_checkpoint *tokenizer_of,
+                          dmc_dtype dtype);
 
 #endif

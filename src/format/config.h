@@ -14,11 +14,11 @@ typedef struct {
     dmc_rope_kind rope_kind;
     float rope_factor, rope_low_freq, rope_high_freq; /* linear: factor only; Llama 3.1: all */
     int rope_original_ctx;
-    bool tied;      /* the output matrix is the embedding */
-    bool qkv_bias;  /* q_proj, k_proj, v_proj have a bias */
-    bool o_bias;    /* o_proj has one */
-    bool mlp_bias;  /* gate_proj, up_proj, down_proj have one */
-    int bos;        /* -1: none */
+    bool tied;     /* the output matrix is the embedding */
+    bool qkv_bias; /* q_proj, k_proj, v_proj have a bias */
+    bool o_bias;   /* o_proj has one */
+    bool mlp_bias; /* gate_proj, up_proj, down_proj have one */
+    int bos;       /* -1: none */
     int eos[8];
     int n_eos;
     dmc_policy policy;
@@ -26,6 +26,8 @@ typedef struct {
 
 /* Every dimension in range and consistent (n_heads % n_kv_heads, head_dim even, channel < head_dim, products that fit ...). */
 dmc_status dmc_config_check(const dmc_config *c, const char *where);
+/* Angle per position of each RoPE pair, [head_dim / 2], with the file's scaling (plain, linear, Llama 3.1). */
+void dmc_config_inv_freq(const dmc_config *c, double *inv_freq);
 dmc_policy dmc_policy_none(void);
 dmc_policy dmc_policy_default(int head_dim); /* dmc, channel D-1, offset 5, eps 2^-7, W 0, d 0, first_append, cr 1 */
 

@@ -6,10 +6,14 @@
 
 typedef struct dmc_gguf dmc_gguf;
 
-dmc_status dmc_gguf_parse(dmc_gguf **out, const uint8_t *data, size_t size, const char *where); /* data must outlive it */
+dmc_status dmc_gguf_parse(dmc_gguf **out, const uint8_t *data, size_t size,
+                          const char *where); /* data must outlive it */
 void dmc_gguf_close(dmc_gguf *g);
 
-typedef struct { const char *s; size_t n; } dmc_bytes; /* not NUL-terminated */
+typedef struct {
+    const char *s;
+    size_t n;
+} dmc_bytes; /* not NUL-terminated */
 
 /* false if the key is missing or of another type / out of range. Integers of any width and bool convert where the value fits. */
 bool dmc_gguf_int(const dmc_gguf *g, const char *key, int64_t *out);
@@ -30,11 +34,11 @@ void dmc_gguf_key_at(const dmc_gguf *g, size_t i, dmc_bytes *key, dmc_bytes *raw
 
 typedef struct {
     dmc_bytes name;
-    uint32_t type;       /* ggml's number */
-    bool known;          /* dtype and bytes are set; else only the start of the data has been checked */
+    uint32_t type; /* ggml's number */
+    bool known;    /* dtype and bytes are set; else only the start of the data has been checked */
     dmc_dtype dtype;
-    int n_dims;          /* 1..4 */
-    int64_t shape[4];    /* outermost first, other than in the file */
+    int n_dims;       /* 1..4 */
+    int64_t shape[4]; /* outermost first, other than in the file */
     const void *data;
     size_t bytes;
 } dmc_gguf_tensor;

@@ -1,0 +1,81 @@
+#include "format/config.h"
+
+#include <math.h>
+
+dmc_policy dmc_policy_none(void) { return (dmc_policy){.kind = DMC_POLICY_NONE, .first_append = true, .cr = 1}; }
+
+dmc_policy dmc_policy_default(int head_dim)
+{
+    return (dmc_policy){
+        .kind = DMC_POLICY_DMC, .channel = head_dim - 1, .offset = 5, .eps = 0x1p-7f, .first_append = true, .cr = 1};
+}
+
+static dmc_status check_range(const char *where, const char *what, long value, long lowest, long highest)
+{
+    if (value >= lowest && value <= highest) return DMC_OK;
+    return dmc_fail(DMC_ERR_FORMAT, "%s: %s is %ld (or missing); it must lie in %ld..%ld", where, what, value, lowest,
+                    highest);
+}
+
+/* False for NaN too. */
+static bool within(double x, double lowest, double highest) { return x >= lowest && x <= highest; }
+
+static dmc_status check_rope(const dmc_config *c, const char *where)
+{
+    if (!within(c->rope_theta, 1, 1e12))
+        return dmc_fail(DMC_ERR_FORMAT, "%s: RoPE base %g lies outside 1..1e12", where, c->rope_theta);
+    if (c->rope_kind == DMC_ROPE_PLAIN) return DMC_OK;
+    if (!within(c->rope_factor, 1e-3, 1e6))
+        return dmc_fail(DMC_ERR_FORMAT, "%s: RoPE scaling factor %g lies outside 0.001..1e6", where,
+                        (double)c->rope_factor);
+    if (c->rope_kind == DMC_ROPE_LINEAR) return DMC_OK;
+    if (!within(c->rope_low_freq, 1e-6, 1e6) || !within(c->rope_high_freq, 1e-6, 1e6) ||
+        c->rope_high_freq <= c->rope_low_freq)
+        return dmc_fail(DMC_ERR_FORMAT,
+                        "%s: RoPE scaling needs 0 < low frequency factor (%g) < high frequency factor (%g)", where,
+                        (double)c->rope_low_freq, (double)c->rope_high_freq);
+    return check_range(where, "RoPE scaling's original context length", c->rope_original_ctx, 1, 1 << 30);
+}
+
+static dmc_status check_policy(const dmc_config *c, const char *where)
+{
+    const dmc_policy *p = &c->policy;
+    if (p->kind == DMC_POLICY_NONE) return DMC_OK;
+    if (p->kind != DMC_POLICY_DMC)
+        return dmc_fail(DMC_ERR_UNSUPPORTED, "%s: unknown cache policy %d", where, (int)p->kind);
+    DMC_TRY(check_range(where, "decision channel", p->channel, 0, c->head_dim - 1));
+    DMC_TRY(check_range(where, "merge window", p->window, 0, 1 << 16));
+    DMC_TRY(check_range(where, "delay", p->delay, 0, 1 << 20));
+    if (!within(p->offset, -1e4, 1e4))
+        return dmc_fail(DMC_ERR_FORMAT, "%s: decision offset %g lies outside -1e4..1e4", where, (double)p->offset);
+    if (!within(p->eps, 1e-9, 1))
+        return dmc_fail(DMC_ERR_FORMAT, "%s: importance epsilon %g lies outside 1e-9..1", where, (double)p->eps);
+    if (!within(p->cr, 1, 1e6))
+        return dmc_fail(DMC_ERR_FORMAT, "%s: compression ratio %g lies outside 1..1e6", where, (double)p->cr);
+    return DMC_OK;
+}
+
+dmc_status dmc_config_check(const dmc_config *c, const char *where)
+{
+    /* With these limits every product of two dimensions fits 48 bits and a whole model's bytes fit 64. */
+    DMC_TRY(check_range(where, "number of layers", c->n_layers, 1, 4096));
+    DMC_TRY(check_range(where, "hidden size", c->n_embd, 2, 1 << 20));
+    DMC_TRY(check_range(where, "feed-forward size", c->n_ff, 1, 1 << 22));
+    DMC_TRY(check_range(where, "vocabulary size", c->n_vocab, 1, 1 << 24));
+    DMC_TRY(check_range(where, "context length", c->n_ctx, 1, 1 << 30));
+    DMC_TRY(check_range(where, "number of heads", c->n_heads, 1, 4096));
+    DMC_TRY(check_range(where, "number of KV heads", c->n_kv_heads, 1, c->n_heads));
+    DMC_TRY(check_range(where, "head dimension", c->head_dim, 2, 4096));
+    if (c->n_heads % c->n_kv_heads)
+        return dmc_fail(DMC_ERR_FORMAT, "%s: %d heads cannot share %d KV heads evenly", where, c->n_heads,
+                        c->n_kv_heads);
+    if (c->head_dim % 2)
+        return dmc_fail(DMC_ERR_FORMAT, "%s: head dimension %d is odd; RoPE needs pairs", where, c->head_dim);
+    if (!within(c->norm_eps, 0, 1))
+        return dmc_fail(DMC_ERR_FORMAT, "%s: norm epsilon %g lies outside 0..1", where, (double)c->norm_eps);
+    DMC_TRY(check_rope(c, where));
+    DMC_TRY(check_range(where, "beginning-of-text id", c->bos, -1, c->n_vocab - 1));
+    DMC_TRY(check_range(where, "number of end-of-text ids", c->n_eos, 0, (long)(sizeof c->eos / sizeof c->eos[0])));
+    for (int i = 0; i < c->n_eos; i++) DMC_TRY(check_range(where, "end-of-text id", c->eos[i], 0, c->n_vocab - 1));
+    return check_policy(c, where);
+}
