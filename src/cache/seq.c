@@ -1,0 +1,333 @@
+/* The life of a sequence: create, reserve, advance, fork, rewind, look inside, write and read. */
+#include "cache/seq.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- create, close ---- */
+
+static dmc_status check_options(const dmc_seq_options *o)
+{
+    const dmc_policy *p = &o->policy;
+    bool dmc = p->kind == DMC_POLICY_DMC;
+    if (o->n_layers < 1 || o->n_kv_heads < 1 || o->group < 1 || o->head_dim < 2 || o->n_ctx < 1 || o->pos0 < 0)
+        return dmc_fail(DMC_ERR_ARG, "cache: every dimension must be positive");
+    if (!dmc && p->kind != DMC_POLICY_NONE) return dmc_fail(DMC_ERR_ARG, "cache: unknown policy %d", (int)p->kind);
+    if (dmc && (p->channel < 0 || p->channel >= o->head_dim || p->window < 0 || p->delay < 0))
+        return dmc_fail(DMC_ERR_ARG, "cache: channel %d, window %d or delay %d out of range", p->channel, p->window,
+                        p->delay);
+    if (o->rope->n_pos - o->pos0 < o->n_ctx)
+        return dmc_fail(DMC_ERR_ARG, "cache: the RoPE table has %lld positions, %lld are needed",
+                        (long long)o->rope->n_pos, (long long)(o->pos0 + o->n_ctx));
+    return DMC_OK;
+}
+
+static size_t accumulator_floats(const dmc_seq *s)
+{
+    return s->o.policy.kind == DMC_POLICY_DMC ? dmc_accumulator_floats(&s->o.policy, s->o.head_dim) : 0;
+}
+
+static size_t window_floats(const dmc_seq *s) { return (size_t)s->n_window * (size_t)dmc_window_row(s->o.head_dim); }
+
+/* Memory for n things in each head, not touched: what is not used costs nothing. */
+static dmc_status per_head(void *out_pointer, const dmc_seq *s, size_t n, size_t size)
+{
+    size_t all;
+    void *p = dmc_mul(&all, n, (size_t)s->n_heads) ? dmc_malloc(all, size) : NULL;
+    if (!p) return dmc_fail(DMC_ERR_MEMORY, "out of memory for the cache of %lld tokens", (long long)s->o.n_ctx);
+    memcpy(out_pointer, &p, sizeof p);
+    return DMC_OK;
+}
+
+dmc_status dmc_seq_create(dmc_seq **out, dmc_pool *pool, const dmc_seq_options *o)
+{
+    dmc_seq *s;
+    dmc_status status;
+    *out = NULL;
+    DMC_TRY(check_options(o));
+    DMC_TRY(dmc_array(&s, 1, sizeof *s));
+    s->o = *o;
+    s->pool = pool;
+    dmc_policy *p = &s->o.policy;
+    if (p->kind == DMC_POLICY_NONE) p->delay = p->window = 0;
+    if (p->window > o->n_ctx) p->window = (int)o->n_ctx; /* the same average, a shorter ring */
+    s->n_window = p->delay < o->n_ctx ? p->delay : o->n_ctx;
+    s->max_pages = dmc_pages_for(o->n_ctx) + 1; /* one more for copy on write */
+    s->n_heads = (int64_t)o->n_layers * o->n_kv_heads;
+    DMC_GOTO(dmc_array(&s->heads, (size_t)s->n_heads, sizeof *s->heads));
+    DMC_GOTO(per_head(&s->tables, s, (size_t)s->max_pages, sizeof *s->tables));
+    DMC_GOTO(per_head(&s->accumulators, s, accumulator_floats(s), sizeof(float)));
+    DMC_GOTO(per_head(&s->windows, s, window_floats(s), sizeof(float)));
+    for (int64_t i = 0; i < s->n_heads; i++) {
+        dmc_head *h = &s->heads[i];
+        h->pages = s->tables + i * s->max_pages;
+        h->window = s->windows + (size_t)i * window_floats(s);
+        if (p->kind == DMC_POLICY_NONE) continue;
+        h->acc.sum = s->accumulators + (size_t)i * accumulator_floats(s);
+        h->acc.ring = h->acc.sum + 2 * (size_t)o->head_dim;
+        dmc_accumulator_reset(p, o->head_dim, &h->acc);
+    }
+    *out = s;
+    s = NULL;
+done:
+    dmc_seq_close(s);
+    return status;
+}
+
+void dmc_seq_close(dmc_seq *s)
+{
+    if (!s) return;
+    for (int64_t i = 0; s->heads && i < s->n_heads; i++) dmc_pool_drop(s->pool, s->heads[i].pages, s->heads[i].n_pages);
+    dmc_free(s->windows);
+    dmc_free(s->accumulators);
+    dmc_free(s->tables);
+    dmc_free(s->heads);
+    dmc_free(s);
+}
+
+/* ---- reserve, advance ---- */
+
+/* Pages that a head's table must hold before n_settling tokens settle, all of them appending. */
+static int64_t pages_wanted(const dmc_head *h, int64_t n_settling)
+{
+    int64_t used = dmc_pages_for(h->n_slots);
+    if (n_settling == 0) return used;
+    bool copies = used > 0 && dmc_page_shared(h->pages[used - 1]); /* the newest slot's page, if it is written to */
+    return dmc_pages_for(h->n_slots + n_settling) + copies;
+}
+
+dmc_status dmc_seq_reserve(dmc_seq *s, int64_t T)
+{
+    if (T > s->o.n_ctx - s->n_tokens)
+        return dmc_fail(DMC_ERR_CONTEXT, "%lld tokens and %lld more are above the context length of %lld",
+                        (long long)s->n_tokens, (long long)T, (long long)s->o.n_ctx);
+    int64_t n_settling = dmc_settled(s, s->n_tokens + T) - dmc_settled(s, s->n_tokens), missing = 0;
+    for (int64_t i = 0; i < s->n_heads; i++) {
+        int64_t n = pages_wanted(&s->heads[i], n_settling) - s->heads[i].n_pages;
+        if (n > 0) missing += n;
+    }
+    dmc_page *list;
+    DMC_TRY(dmc_pool_take(s->pool, missing, &list));
+    for (int64_t i = 0; i < s->n_heads && list; i++) {
+        dmc_head *h = &s->heads[i];
+        for (int64_t n = pages_wanted(h, n_settling); h->n_pages < n && list; list = list->next)
+            h->pages[h->n_pages++] = list;
+    }
+    for (dmc_page *g; (g = list);) { /* another thread stopped sharing a page meanwhile */
+        list = g->next;
+        dmc_pool_drop(s->pool, &g, 1);
+    }
+    return DMC_OK;
+}
+
+void dmc_seq_advance(dmc_seq *s, int64_t T)
+{
+    s->n_tokens += T;
+    for (int64_t i = 0; i < s->n_heads; i++) {
+        dmc_head *h = &s->heads[i];
+        int64_t used = dmc_pages_for(h->n_slots);
+        if (h->n_pages > used) dmc_pool_drop(s->pool, h->pages + used, h->n_pages - used);
+        h->n_pages = used;
+    }
+}
+
+/* ---- fork, rewind ---- */
+
+/* Rows of a head's window that hold a token: the first n_window tokens fill them in order. */
+static int64_t rows_in_use(const dmc_seq *s) { return s->n_tokens < s->n_window ? s->n_tokens : s->n_window; }
+
+static bool same_options(const dmc_seq_options *a, const dmc_seq_options *b)
+{
+    const dmc_policy *p = &a->policy, *q = &b->policy;
+    if (a->n_layers != b->n_layers || a->n_kv_heads != b->n_kv_heads || a->group != b->group ||
+        a->head_dim != b->head_dim)
+        return false;
+    if (a->n_ctx != b->n_ctx || a->pos0 != b->pos0 || a->rope != b->rope || p->kind != q->kind) return false;
+    return p->kind == DMC_POLICY_NONE || (p->channel == q->channel && p->offset == q->offset && p->eps == q->eps &&
+                                          p->window == q->window && p->delay == q->delay);
+}
+
+dmc_status dmc_seq_rewind(dmc_seq *s, const dmc_seq *from)
+{
+    if (s == from) return DMC_OK;
+    if (s->pool != from->pool || !same_options(&s->o, &from->o))
+        return dmc_fail(DMC_ERR_ARG,
+                        "the two caches differ in geometry or policy; go back to a fork of the same sequence");
+    size_t n_acc = accumulator_floats(s), n_window = (size_t)rows_in_use(from) * (size_t)dmc_window_row(s->o.head_dim);
+    for (int64_t i = 0; i < s->n_heads; i++) {
+        dmc_head *h = &s->heads[i];
+        const dmc_head *f = &from->heads[i];
+        int64_t n = dmc_pages_for(f->n_slots);
+        dmc_pool_share(f->pages, n); /* before ours go: they may be the same */
+        dmc_pool_drop(s->pool, h->pages, h->n_pages);
+        memcpy(h->pages, f->pages, (size_t)n * sizeof h->pages[0]);
+        h->n_pages = n;
+        h->n_slots = f->n_slots;
+        h->acc.z = f->acc.z;
+        h->acc.n_run = f->acc.n_run;
+        h->acc.count = f->acc.count;
+        if (n_acc) memcpy(h->acc.sum, f->acc.sum, n_acc * sizeof(float));
+        memcpy(h->window, f->window, n_window * sizeof(float));
+    }
+    s->n_tokens = from->n_tokens;
+    return DMC_OK;
+}
+
+dmc_status dmc_seq_fork(dmc_seq **out, const dmc_seq *s)
+{
+    DMC_TRY(dmc_seq_create(out, s->pool, &s->o));
+    return dmc_seq_rewind(*out, s); /* cannot fail: the options are the same */
+}
+
+/* ---- look inside ---- */
+
+const dmc_seq_options *dmc_seq_facts(const dmc_seq *s) { return &s->o; }
+int64_t dmc_seq_tokens(const dmc_seq *s) { return s->n_tokens; }
+
+int64_t dmc_seq_slots(const dmc_seq *s, int il, int ih)
+{
+    return dmc_head_of(s, il, ih)->n_slots + s->n_tokens - dmc_settled(s, s->n_tokens);
+}
+
+size_t dmc_seq_bytes(const dmc_seq *s)
+{
+    size_t head = sizeof *s->heads + (accumulator_floats(s) + window_floats(s)) * sizeof(float);
+    size_t bytes = sizeof *s + (size_t)s->n_heads * head;
+    for (int64_t i = 0; i < s->n_heads; i++)
+        bytes += (size_t)s->heads[i].n_pages * (dmc_pool_page_bytes(s->pool) + sizeof(dmc_page *));
+    return bytes;
+}
+
+size_t dmc_seq_bytes_uncompressed(const dmc_seq *s)
+{
+    return (size_t)s->n_tokens * (size_t)s->n_heads * 2 * (size_t)s->o.head_dim * sizeof(float);
+}
+
+void dmc_seq_slot(const dmc_seq *s, int il, int ih, int64_t slot, const float **k, const float **v)
+{
+    const dmc_head *h = dmc_head_of(s, il, ih);
+    int64_t D = s->o.head_dim;
+    if (slot < h->n_slots) {
+        const dmc_page *page = h->pages[slot / DMC_PAGE_SLOTS];
+        *k = page->k + slot % DMC_PAGE_SLOTS * D;
+        *v = page->v + slot % DMC_PAGE_SLOTS * D;
+    } else {
+        int64_t t = dmc_settled(s, s->n_tokens) + slot - h->n_slots;
+        const float *row = h->window + t % s->n_window * dmc_window_row((int)D);
+        *k = row + 2 * D;
+        *v = row + D;
+    }
+}
+
+const dmc_accumulator *dmc_seq_accumulator(const dmc_seq *s, int il, int ih) { return &dmc_head_of(s, il, ih)->acc; }
+
+/* ---- write, read: n_tokens; per head its counts, accumulator, slots page by page (16 keys, 16 values; fewer in the last) and
+ * window rows in use. Native byte order: a state file is for the machine that wrote it. ---- */
+
+static void put(dmc_writer *w, uint64_t *sum, const void *data, size_t n)
+{
+    dmc_write(w, data, n);
+    *sum = dmc_checksum(data, n, *sum);
+}
+
+void dmc_seq_write(const dmc_seq *s, dmc_writer *w, uint64_t *sum)
+{
+    size_t slot = (size_t)s->o.head_dim * sizeof(float);
+    put(w, sum, &s->n_tokens, sizeof s->n_tokens);
+    for (int64_t i = 0; i < s->n_heads; i++) {
+        const dmc_head *h = &s->heads[i];
+        const int64_t counts[3] = {h->n_slots, h->acc.n_run, h->acc.count};
+        put(w, sum, counts, sizeof counts);
+        put(w, sum, &h->acc.z, sizeof h->acc.z);
+        put(w, sum, h->acc.sum, accumulator_floats(s) * sizeof(float));
+        for (int64_t at = 0; at < h->n_slots; at += DMC_PAGE_SLOTS) {
+            int64_t n = h->n_slots - at < DMC_PAGE_SLOTS ? h->n_slots - at : DMC_PAGE_SLOTS;
+            put(w, sum, h->pages[at / DMC_PAGE_SLOTS]->k, (size_t)n * slot);
+            put(w, sum, h->pages[at / DMC_PAGE_SLOTS]->v, (size_t)n * slot);
+        }
+        put(w, sum, h->window, (size_t)rows_in_use(s) * (size_t)dmc_window_row(s->o.head_dim) * sizeof(float));
+    }
+}
+
+typedef struct {
+    const uint8_t *data;
+    size_t left;
+    uint64_t sum;
+} cursor;
+
+static dmc_status get(cursor *c, void *out, size_t n)
+{
+    if (n > c->left)
+        return dmc_fail(DMC_ERR_FORMAT, "the saved cache ends early: %zu bytes are wanted where %zu are left", n,
+                        c->left);
+    if (n) memcpy(out, c->data, n);
+    c->sum = dmc_checksum(c->data, n, c->sum);
+    c->data += n;
+    c->left -= n;
+    return DMC_OK;
+}
+
+/* counts: slots, open run, settled tokens. */
+static bool plausible(const dmc_seq *s, const int64_t *counts, float z)
+{
+    int64_t settled = dmc_settled(s, s->n_tokens), slots = counts[0], run = counts[1];
+    if (s->o.policy.kind == DMC_POLICY_NONE) return slots == settled && run == 0 && counts[2] == 0;
+    if (settled == 0) return slots == 0 && run == 0 && counts[2] == 0;
+    return counts[2] == settled && slots >= 1 && slots <= settled && run >= 1 && run <= settled - slots + 1 &&
+           isfinite(z) && z > 0;
+}
+
+static dmc_status read_head(dmc_seq *s, dmc_head *h, cursor *c)
+{
+    int64_t counts[3];
+    size_t slot = (size_t)s->o.head_dim * sizeof(float), bytes;
+    DMC_TRY(get(c, counts, sizeof counts));
+    DMC_TRY(get(c, &h->acc.z, sizeof h->acc.z));
+    if (!plausible(s, counts, h->acc.z))
+        return dmc_fail(DMC_ERR_FORMAT, "the saved cache is corrupt: a head with %lld slots for %lld tokens",
+                        (long long)counts[0], (long long)s->n_tokens);
+    h->acc.n_run = counts[1];
+    h->acc.count = counts[2];
+    DMC_TRY(get(c, h->acc.sum, accumulator_floats(s) * sizeof(float)));
+    if (!dmc_mul(&bytes, (size_t)counts[0], 2 * slot) || bytes > c->left)
+        return dmc_fail(DMC_ERR_FORMAT, "the saved cache ends early: %lld slots are announced", (long long)counts[0]);
+    dmc_page *list;
+    DMC_TRY(dmc_pool_take(s->pool, dmc_pages_for(counts[0]), &list));
+    for (; list; list = list->next) h->pages[h->n_pages++] = list;
+    h->n_slots = counts[0];
+    for (int64_t at = 0; at < h->n_slots; at += DMC_PAGE_SLOTS) {
+        int64_t n = h->n_slots - at < DMC_PAGE_SLOTS ? h->n_slots - at : DMC_PAGE_SLOTS;
+        DMC_TRY(get(c, h->pages[at / DMC_PAGE_SLOTS]->k, (size_t)n * slot));
+        DMC_TRY(get(c, h->pages[at / DMC_PAGE_SLOTS]->v, (size_t)n * slot));
+    }
+    return get(c, h->window, (size_t)rows_in_use(s) * (size_t)dmc_window_row(s->o.head_dim) * sizeof(float));
+}
+
+static void clear(dmc_seq *s)
+{
+    for (int64_t i = 0; i < s->n_heads; i++) {
+        dmc_head *h = &s->heads[i];
+        dmc_pool_drop(s->pool, h->pages, h->n_pages);
+        h->n_pages = h->n_slots = 0;
+        if (s->o.policy.kind == DMC_POLICY_DMC) dmc_accumulator_reset(&s->o.policy, s->o.head_dim, &h->acc);
+    }
+    s->n_tokens = 0;
+}
+
+dmc_status dmc_seq_read(dmc_seq *s, const uint8_t *data, size_t n, uint64_t *sum)
+{
+    cursor c = {data, n, *sum};
+    dmc_status status;
+    DMC_GOTO(get(&c, &s->n_tokens, sizeof s->n_tokens));
+    if (s->n_tokens < 0 || s->n_tokens > s->o.n_ctx) {
+        status = dmc_fail(DMC_ERR_FORMAT, "the saved cache is corrupt: %lld tokens in a context of %lld",
+                          (long long)s->n_tokens, (long long)s->o.n_ctx);
+        goto done;
+    }
+    for (int64_t i = 0; i < s->n_heads; i++) DMC_GOTO(read_head(s, &s->heads[i], &c));
+    if (c.left) status = dmc_fail(DMC_ERR_FORMAT, "the saved cache is corrupt: %zu bytes too many", c.left);
+    *sum = c.sum;
+done:
+    if (status != DMC_OK) clear(s);
+    return status;
+}

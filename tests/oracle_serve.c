@@ -1,0 +1,266 @@
+/* Serving checks against golden vectors: the cache token by token and in chunks, and a whole model through the engine. */
+#include "cache/cache.h"
+#include "oracle_compare.h"
+
+/* ---- one layer ---- */
+
+typedef struct {
+    dmc_safetensors *f;
+    int H, G, D;
+    int64_t T, pos0;
+    const dmc_st_tensor *q, *k;
+    float *qx, *kx, *vx, *out;
+    dmc_policy policy;
+    dmc_rope rope;
+    dmc_pool *pool;
+    dmc_seq *seq;
+    float *scratch;
+} layer;
+
+static bool ready(dmc_status s, char why[ORACLE_WHY])
+{
+    if (s != DMC_OK) snprintf(why, ORACLE_WHY, "%s", dmc_last_error());
+    return s == DMC_OK;
+}
+
+static bool layer_open(layer *l, const char *path, int tier, char why[ORACLE_WHY])
+{
+    *l = (layer){0};
+    if (!ready(dmc_safetensors_open(&l->f, path), why)) return false;
+    l->q = need(l->f, "q");
+    l->k = need(l->f, "k");
+    l->T = l->k->shape[0];
+    l->H = (int)l->k->shape[1];
+    l->D = (int)l->k->shape[2];
+    l->G = (int)l->q->shape[1] / l->H;
+    const dmc_st_tensor *pos = dmc_safetensors_find(l->f, "pos");
+    l->pos0 = pos ? (int64_t)at(pos, 0) : 0;
+    l->policy = policy_of(l->f, l->D);
+    l->qx = copy(l->q);
+    l->kx = copy(l->k);
+    l->vx = copy(need(l->f, "v"));
+    l->out = floats((size_t)l->q->n_elements);
+    double inv_freq[1024];
+    dmc_rope_inv_freq(inv_freq, l->D, setting(l->f, "theta"));
+    if (!ready(dmc_rope_create(&l->rope, l->D, l->pos0 + l->T, setting(l->f, "interleaved") != 0, inv_freq), why))
+        return false;
+    if (!ready(dmc_pool_create(&l->pool, l->D, 0), why)) return false;
+    dmc_seq_options o = {.n_layers = 1,
+                         .n_kv_heads = l->H,
+                         .group = l->G,
+                         .head_dim = l->D,
+                         .n_ctx = l->T,
+                         .pos0 = l->pos0,
+                         .policy = l->policy,
+                         .rope = &l->rope,
+                         .kernels = dmc_kernels_pick(tier)};
+    if (!ready(dmc_seq_create(&l->seq, l->pool, &o), why)) return false;
+    l->scratch = floats(dmc_seq_scratch(l->seq, l->T));
+    return true;
+}
+
+static void layer_close(layer *l)
+{
+    dmc_seq_close(l->seq);
+    dmc_pool_close(l->pool);
+    dmc_rope_free(&l->rope);
+    float *all[] = {l->qx, l->kx, l->vx, l->out, l->scratch};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) dmc_free(all[i]);
+    dmc_safetensors_close(l->f);
+}
+
+/* Tokens t .. t + n - 1, all heads. */
+static bool layer_feed(layer *l, int64_t t, int64_t n, char why[ORACLE_WHY])
+{
+    int64_t nq = (int64_t)l->H * l->G * l->D, nk = (int64_t)l->H * l->D;
+    if (!ready(dmc_seq_reserve(l->seq, n), why)) return false;
+    for (int h = 0; h < l->H; h++)
+        dmc_cache_update_attend(l->seq, 0, h, n, l->qx + t * nq, nq, l->kx + t * nk, l->vx + t * nk, nk,
+                                l->out + t * nq, nq, l->scratch);
+    dmc_seq_advance(l->seq, n);
+    return true;
+}
+
+static void check_step(const layer *l, worst *w, int64_t t, bool detail)
+{
+    int64_t D = l->D;
+    double key_tol = l->pos0 ? 1e-4 : 1e-5; /* angles at large positions */
+    for (int h = 0; h < l->H; h++) {
+        int64_t i = t * l->H + h, slots = dmc_seq_slots(l->seq, 0, h);
+        equal(w, "len", slots, at(need(l->f, "len"), i));
+        if (!detail) continue;
+        const dmc_accumulator *a = dmc_seq_accumulator(l->seq, 0, h);
+        const float *k, *v;
+        compare(w, "z", a->z, at(need(l->f, "z"), i), 1e-5 * fmax(1, fabs(a->z)));
+        dmc_seq_slot(l->seq, 0, h, slots - 1, &k, &v);
+        for (int64_t j = 0; j < D; j++) {
+            compare(w, "slot_k", k[j], at(need(l->f, "slot_k"), i * D + j), key_tol);
+            compare(w, "slot_v", v[j], at(need(l->f, "slot_v"), i * D + j), 1e-5);
+        }
+    }
+}
+
+static void check_gates(const layer *l, worst *w, bool detail)
+{
+    float *logit = floats((size_t)l->T), *omega = floats((size_t)l->T);
+    for (int h = 0; h < l->H; h++) {
+        dmc_gates(&l->policy, l->D, l->G, l->T, l->qx + (int64_t)h * l->G * l->D, (int64_t)l->H * l->G * l->D,
+                  l->kx + (int64_t)h * l->D, (int64_t)l->H * l->D, logit, omega);
+        for (int64_t t = 0; t < l->T; t++) {
+            equal(w, "alpha", t > 0 && logit[t] > 0, at(need(l->f, "alpha"), t * l->H + h));
+            if (!detail) continue;
+            compare(w, "r", logit[t], at(need(l->f, "r"), t * l->H + h), 1e-5);
+            compare(w, "omega", omega[t], at(need(l->f, "omega"), t * l->H + h), 1e-5);
+        }
+    }
+    dmc_free(logit);
+    dmc_free(omega);
+}
+
+static void check_end(const layer *l, worst *w, const int64_t *slot_pos, const float *slot_z)
+{
+    int64_t D = l->D, n = need(l->f, "final_k")->shape[1];
+    for (int h = 0; h < l->H; h++) {
+        const dmc_accumulator *a = dmc_seq_accumulator(l->seq, 0, h);
+        for (int64_t s = 0; s < dmc_seq_slots(l->seq, 0, h); s++) {
+            const float *k, *v;
+            dmc_seq_slot(l->seq, 0, h, s, &k, &v);
+            for (int64_t j = 0; j < D; j++) {
+                compare(w, "final_k", k[j], at(need(l->f, "final_k"), (h * n + s) * D + j), l->pos0 ? 1e-4 : 1e-5);
+                compare(w, "final_v", v[j], at(need(l->f, "final_v"), (h * n + s) * D + j), 1e-5);
+            }
+            double z = slot_z[h * l->T + s];
+            compare(w, "final_z", z, at(need(l->f, "final_z"), h * n + s), 1e-5 * fmax(1, z));
+            equal(w, "final_pos", slot_pos[h * l->T + s], at(need(l->f, "final_pos"), h * n + s));
+        }
+        for (int64_t j = 0; j < 2 * D; j++)
+            compare(w, "final_S", a->sum[j], at(need(l->f, "final_S"), h * 2 * D + j), 1e-5 * fmax(1, fabs(a->sum[j])));
+        compare(w, "final_Z", a->z, at(need(l->f, "final_Z"), h), 1e-5 * fmax(1, a->z));
+        equal(w, "final_n", a->n_run, at(need(l->f, "final_n"), h));
+    }
+}
+
+/* Token by token with every step checked; `detail`: the vector file has the slots of every step, too. */
+static bool stream(layer *l, worst *w, bool detail)
+{
+    int64_t *slot_pos = dmc_calloc((size_t)(l->H * l->T), sizeof *slot_pos);
+    float *slot_z = floats((size_t)(l->H * l->T));
+    bool ok = true;
+    for (int64_t t = 0; t < l->T && ok; t++) {
+        int64_t before[64];
+        for (int h = 0; h < l->H; h++) before[h] = dmc_seq_slots(l->seq, 0, h);
+        ok = layer_feed(l, t, 1, w->why);
+        if (!ok) break;
+        check_step(l, w, t, detail);
+        for (int h = 0; h < l->H; h++) {
+            int64_t slots = dmc_seq_slots(l->seq, 0, h), settled = t - l->policy.delay;
+            if (settled >= 0) equal(w, "alpha", slots == before[h], at(need(l->f, "alpha"), settled * l->H + h));
+            slot_pos[h * l->T + slots - 1] = l->pos0 + t;
+            slot_z[h * l->T + slots - 1] = dmc_seq_accumulator(l->seq, 0, h)->z;
+        }
+    }
+    check_gates(l, w, detail);
+    if (ok && detail) check_end(l, w, slot_pos, slot_z);
+    dmc_free(slot_pos);
+    dmc_free(slot_z);
+    return ok;
+}
+
+/* Every kernel tier; token by token, then in chunks, which must give the same bits. */
+static bool check_layer(const char *path, char why[ORACLE_WHY], bool detail)
+{
+    worst w = {.why = why};
+    bool ok = true;
+    for (int tier = 1; tier <= 3 && ok; tier++) {
+        if (!dmc_kernels_pick(tier)) continue;
+        layer single, chunks;
+        ok =
+            layer_open(&single, path, tier, why) && layer_open(&chunks, path, tier, why) && stream(&single, &w, detail);
+        for (int64_t t = 0, n = 1; t < single.T && ok; t += n, n = n * 2 + 3)
+            ok = layer_feed(&chunks, t, n < single.T - t ? n : single.T - t, why);
+        if (ok) {
+            compare_all(&w, "out", single.out, need(single.f, "out"), 2e-5, false);
+            equal(&w, "chunks differ from single tokens",
+                  memcmp(single.out, chunks.out, (size_t)single.q->n_elements * sizeof(float)) != 0, 0);
+        }
+        layer_close(&single);
+        layer_close(&chunks);
+    }
+    return ok && verdict(&w);
+}
+
+bool oracle_update(const char *path, char why[ORACLE_WHY]) { return check_layer(path, why, true); }
+bool oracle_delay(const char *path, char why[ORACLE_WHY]) { return check_layer(path, why, false); }
+
+/* ---- whole model ---- */
+
+/* One sequence: logits in one feed; then token by token for the decisions, with the same logits. */
+static bool check_sequence(dmc_engine *e, const dmc_session_options *o, const dmc_safetensors *f, const char *mode,
+                           int64_t b, worst *w)
+{
+    const dmc_info *info = dmc_engine_info(e);
+    const dmc_st_tensor *ids = need(f, "ids");
+    char name[64];
+    int64_t T = ids->shape[1], V = info->n_vocab, L = info->n_layers, H = info->n_kv_heads;
+    dmc_session *s = NULL, *single = NULL;
+    float *logits = floats((size_t)(T * V)), *one = floats((size_t)V);
+    int32_t *x = dmc_calloc((size_t)T, sizeof *x);
+    for (int64_t t = 0; t < T; t++) x[t] = (int32_t)at(ids, b * T + t);
+    bool ok = ready(dmc_session_create(&s, e, o), w->why) && ready(dmc_session_create(&single, e, o), w->why) &&
+              ready(dmc_session_feed(s, x, (size_t)T, logits, true), w->why);
+    if (!ok) goto done;
+    snprintf(name, sizeof name, "logits_%s", mode);
+    for (int64_t i = 0; i < T * V; i++) compare(w, name, logits[i], at(need(f, name), b * T * V + i), 1e-4);
+    snprintf(name, sizeof name, "len_%s", mode);
+    for (int64_t i = 0; i < L * H; i++)
+        equal(w, name, dmc_session_head_slots(s, (int)(i / H), (int)(i % H)), at(need(f, name), b * L * H + i));
+    snprintf(name, sizeof name, "flags_%s", mode);
+    const dmc_st_tensor *flags = dmc_safetensors_find(f, name);
+    for (int64_t t = 0; t < T && ok; t++) {
+        int64_t before[256];
+        for (int64_t i = 0; i < L * H && i < 256; i++)
+            before[i] = dmc_session_head_slots(single, (int)(i / H), (int)(i % H));
+        ok = ready(dmc_session_feed(single, &x[t], 1, one, false), w->why);
+        equal(w, "single tokens differ from one feed", memcmp(one, logits + t * V, (size_t)V * sizeof(float)) != 0, 0);
+        for (int64_t i = 0; flags && i < L * H && i < 256; i++) {
+            bool merged = dmc_session_head_slots(single, (int)(i / H), (int)(i % H)) == before[i];
+            equal(w, name, merged, at(flags, ((b * L + i / H) * T + t) * H + i % H));
+        }
+    }
+done:
+    dmc_session_close(s);
+    dmc_session_close(single);
+    dmc_free(logits);
+    dmc_free(one);
+    dmc_free(x);
+    return ok;
+}
+
+static bool check_model(const char *dir, const char *mode, char why[ORACLE_WHY])
+{
+    worst w = {.why = why};
+    dmc_safetensors *f = NULL;
+    dmc_engine *e = NULL;
+    char *path = dmc_path_join(dir, "infer.safetensors");
+    bool ok = ready(dmc_safetensors_open(&f, path), why) && ready(dmc_engine_open(&e, dir, NULL), why);
+    if (ok) {
+        dmc_session_options o = dmc_session_options_default();
+        o.override_policy = true;
+        if (!strcmp(mode, "dmc"))
+            o.policy = (dmc_policy){.kind = DMC_POLICY_DMC,
+                                    .channel = dmc_engine_info(e)->head_dim - 1,
+                                    .offset = 5,
+                                    .eps = 0x1p-7f,
+                                    .window = (int)setting(f, "dmc_window"),
+                                    .first_append = true,
+                                    .cr = 1};
+        for (int64_t b = 0; b < need(f, "ids")->shape[0] && ok; b++) ok = check_sequence(e, &o, f, mode, b, &w);
+    }
+    dmc_engine_close(e);
+    dmc_safetensors_close(f);
+    dmc_free(path);
+    return ok && verdict(&w);
+}
+
+bool oracle_model_none(const char *dir, char why[ORACLE_WHY]) { return check_model(dir, "none", why); }
+bool oracle_model_dmc(const char *dir, char why[ORACLE_WHY]) { return check_model(dir, "dmc", why); }
