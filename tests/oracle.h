@@ -6,6 +6,16 @@
 
 #define ORACLE_WHY 256
 
+/* oracle_serve.c: the cache and the engine */
+bool oracle_update(const char *path,
+                   char why[ORACLE_WHY]); /* update_NN: streaming DMC: gates, slots, sums, outputs of every step */
+bool oracle_delay(const char *path,
+                  char why[ORACLE_WHY]); /* delay_NN: streaming with a delay: decisions, lengths, outputs */
+bool oracle_model_none(const char *dir, char why[ORACLE_WHY]); /* model: logits and lengths with every token kept */
+bool oracle_model_dmc(const char *dir,
+                      char why[ORACLE_WHY]); /* model: logits, lengths and decisions with the cache compressed */
+
+/* oracle_train.c */
 bool oracle_train_file(const char *path, char why[ORACLE_WHY]);  /* train_NN: soft form and gradients */
 bool oracle_delay_train(const char *path, char why[ORACLE_WHY]); /* delay_NN: soft form and gradients */
 bool oracle_model_train(const char *dir, char why[ORACLE_WHY]);  /* model: logits, losses, gradients of one step */

@@ -66,7 +66,8 @@ static bool verdict(const worst *w)
 }
 
 /* relative: tolerance times the largest entry, else absolute */
-static void compare_all(worst *w, const char *what, const float *got, const dmc_st_tensor *want, double tol, bool relative)
+static void compare_all(worst *w, const char *what, const float *got, const dmc_st_tensor *want, double tol,
+                        bool relative)
 {
     double top = relative ? 1e-30 : 1;
     for (int64_t i = 0; relative && i < want->n_elements; i++) top = fmax(top, fabs(at(want, i)));
@@ -75,8 +76,13 @@ static void compare_all(worst *w, const char *what, const float *got, const dmc_
 
 static dmc_policy policy_of(const dmc_safetensors *f, int D)
 {
-    dmc_policy p = {.kind = DMC_POLICY_DMC, .channel = (int)setting(f, "channel"), .offset = (float)setting(f, "offset"),
-                    .eps = (float)setting(f, "eps"), .window = (int)setting(f, "window"), .delay = (int)setting(f, "delay"), .first_append = true};
+    dmc_policy p = {.kind = DMC_POLICY_DMC,
+                    .channel = (int)setting(f, "channel"),
+                    .offset = (float)setting(f, "offset"),
+                    .eps = (float)setting(f, "eps"),
+                    .window = (int)setting(f, "window"),
+                    .delay = (int)setting(f, "delay"),
+                    .first_append = true};
     if (p.channel < 0) p.channel += D;
     return p;
 }
@@ -105,13 +111,23 @@ static bool layer_check(const char *path, char why[ORACLE_WHY], const char *soft
     double *freq = dmc_calloc((size_t)D, sizeof *freq);
     dmc_rope_inv_freq(freq, D, setting(f, "theta"));
     if (dmc_rope_create(&rope, D, T, setting(f, "interleaved") != 0, freq) != DMC_OK) return false;
-    dmc_attention_shape s = {.B = 1, .T = T, .H = H, .G = G, .D = D, .mode = DMC_MODE_SOFT, .policy = policy_of(f, D),
-                             .tau = (float)setting(f, "tau"), .rope = &rope, .kernels = dmc_kernels_pick(0)};
+    dmc_attention_shape s = {.B = 1,
+                             .T = T,
+                             .H = H,
+                             .G = G,
+                             .D = D,
+                             .mode = DMC_MODE_SOFT,
+                             .policy = policy_of(f, D),
+                             .tau = (float)setting(f, "tau"),
+                             .rope = &rope,
+                             .kernels = dmc_kernels_pick(0)};
     dmc_attention_saved a;
     float *memory = floats(dmc_attention_saved_floats(&s)), *scratch = floats(dmc_attention_scratch_floats(&s));
     dmc_attention_saved_carve(&a, &s, memory);
-    float *qf = copy(q), *kf = copy(k), *vf = copy(need(f, "v")), *noise = noise_of(f, 0, 1, 1, T, H), *d_out = copy(need(f, "grad_out"));
-    float *out = floats((size_t)T * Hq * D), *dq = floats((size_t)T * Hq * D), *dk = floats((size_t)T * H * D), *dv = floats((size_t)T * H * D);
+    float *qf = copy(q), *kf = copy(k), *vf = copy(need(f, "v")), *noise = noise_of(f, 0, 1, 1, T, H),
+          *d_out = copy(need(f, "grad_out"));
+    float *out = floats((size_t)T * Hq * D), *dq = floats((size_t)T * Hq * D), *dk = floats((size_t)T * H * D),
+          *dv = floats((size_t)T * H * D);
     a.noise = noise;
     double merged = 0, target = setting(f, "target");
     for (int h = 0; h < H; h++) dmc_attention_forward(&s, &a, 0, h, qf, kf, vf, out, scratch);
@@ -138,7 +154,8 @@ static bool layer_check(const char *path, char why[ORACLE_WHY], const char *soft
         }
     for (int pass = details ? 0 : 1; pass < 2; pass++) { /* without and with the compression loss */
         float d_alpha = pass && hinge > 0 ? -1.0f / (float)(H * T) : 0;
-        for (int h = 0; h < H; h++) dmc_attention_backward(&s, &a, 0, h, qf, kf, vf, out, d_out, d_alpha, T, dq, dk, dv, scratch);
+        for (int h = 0; h < H; h++)
+            dmc_attention_backward(&s, &a, 0, h, qf, kf, vf, out, d_out, d_alpha, T, dq, dk, dv, scratch);
         compare_all(&w, "dq", dq, need(f, pass ? "dq" : "dq_attn"), 1e-4, true);
         compare_all(&w, "dk", dk, need(f, pass ? "dk" : "dk_attn"), 1e-4, true);
         compare_all(&w, "dv", dv, need(f, pass ? "dv" : "dv_attn"), 1e-4, true);
@@ -152,7 +169,10 @@ static bool layer_check(const char *path, char why[ORACLE_WHY], const char *soft
 }
 
 bool oracle_train_file(const char *path, char why[ORACLE_WHY]) { return layer_check(path, why, "out", "l", true); }
-bool oracle_delay_train(const char *path, char why[ORACLE_WHY]) { return layer_check(path, why, "soft_out", "soft_l", false); }
+bool oracle_delay_train(const char *path, char why[ORACLE_WHY])
+{
+    return layer_check(path, why, "soft_out", "soft_l", false);
+}
 
 /* ---- whole models ---- */
 
@@ -176,7 +196,8 @@ static bool model_open(model *m, const char *dir, const char *file, char why[ORA
     m->config = m->c->config;
     m->config.policy = policy_of(m->f, m->config.head_dim);
     const dmc_st_tensor *ids = need(m->f, "ids");
-    m->B = (int)ids->shape[ids->n_dims - 2], m->T = (int)ids->shape[ids->n_dims - 1], m->L = m->config.n_layers, m->H = m->config.n_kv_heads;
+    m->B = (int)ids->shape[ids->n_dims - 2], m->T = (int)ids->shape[ids->n_dims - 1], m->L = m->config.n_layers,
+    m->H = m->config.n_kv_heads;
     if (dmc_layout_create(&m->layout, &m->config) != DMC_OK) return false;
     m->w = floats(m->layout.n_floats), m->g = floats(m->layout.n_floats);
     if (dmc_layout_load(&m->layout, m->c, m->w) != DMC_OK ||
@@ -217,8 +238,10 @@ static void model_step(model *m, int64_t step, double target, double *ce, double
         *hinge += fmax(0, target - s / (double)n) / m->B;
         d_alpha[b] = target > s / (double)n ? -1.0f / ((float)n * (float)m->B) : 0;
     }
-    dmc_net_backward(m->net, m->w, &p, d_alpha, m->T, m->g);
-    dmc_free(id), dmc_free(noise), dmc_free(d_alpha);
+    int32_t *counted = dmc_calloc((size_t)m->B, sizeof *counted);
+    for (int b = 0; b < m->B; b++) counted[b] = m->T;
+    dmc_net_backward(m->net, m->w, &p, d_alpha, counted, m->g);
+    dmc_free(id), dmc_free(counted), dmc_free(noise), dmc_free(d_alpha);
 }
 
 bool oracle_model_train(const char *dir, char why[ORACLE_WHY])
@@ -248,14 +271,19 @@ bool oracle_model_adamw(const char *dir, char why[ORACLE_WHY])
 {
     model m;
     if (!model_open(&m, dir, "adamw_dmc.safetensors", why)) return model_close(&m), false;
-    dmc_adamw o = {.beta1 = (float)setting(m.f, "beta1"), .beta2 = (float)setting(m.f, "beta2"), .eps = (float)setting(m.f, "eps_adam"),
-                   .weight_decay = (float)setting(m.f, "weight_decay"), .clip = (float)setting(m.f, "clip"), .decision_scale = 1};
+    dmc_adamw o = {.beta1 = (float)setting(m.f, "beta1"),
+                   .beta2 = (float)setting(m.f, "beta2"),
+                   .eps = (float)setting(m.f, "eps_adam"),
+                   .weight_decay = (float)setting(m.f, "weight_decay"),
+                   .clip = (float)setting(m.f, "clip"),
+                   .decision_scale = 1};
     float *mm = floats(m.layout.n_floats), *vv = floats(m.layout.n_floats);
     worst w = {.why = why};
     for (int s = 0; s < (int)setting(m.f, "train_iters"); s++) {
         double ce, hinge, merged;
         model_step(&m, s, at(need(m.f, "target"), s), &ce, &hinge, &merged);
-        double norm = dmc_adamw_step(&o, &m.layout, dmc_kernels_pick(0), m.config.head_dim, -1, m.w, m.g, mm, vv, s + 1, (float)setting(m.f, "lr"));
+        double norm = dmc_adamw_step(&o, &m.layout, dmc_kernels_pick(0), m.config.head_dim, -1, m.w, m.g, mm, vv, s + 1,
+                                     (float)setting(m.f, "lr"));
         compare(&w, "loss", ce + hinge, at(need(m.f, "loss"), s), 1e-4);
         compare(&w, "ce", ce, at(need(m.f, "ce"), s), 1e-4);
         compare(&w, "mean alpha", merged, at(need(m.f, "mean_alpha"), s), 1e-6);

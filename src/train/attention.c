@@ -42,7 +42,8 @@ size_t dmc_attention_scratch_floats(const dmc_attention_shape *s)
 }
 
 /* The rotation of keys and queries: channel scaled before and after (1: plain RoPE, 0: taken out). */
-static void rotate_scaled(const dmc_rope *r, int channel, float scale, bool inverse, int64_t pos, const float *x, float *y)
+static void rotate_scaled(const dmc_rope *r, int channel, float scale, bool inverse, int64_t pos, const float *x,
+                          float *y)
 {
     if (y != x) memcpy(y, x, (size_t)r->head_dim * sizeof(float));
     y[channel] *= scale;
@@ -61,6 +62,7 @@ static void decide(const dmc_attention_shape *s, const float *noise, float *l, f
         if (s->mode == DMC_MODE_SOFT) {
             l[t] = (l[t] + (noise ? noise[t] : 0)) / s->tau;
             alpha[t] = sigmoid(l[t]);
+            if (alpha[t] < 1e-8f) alpha[t] = 0; /* nothing but denormal numbers would come of it, and they are slow */
         } else {
             alpha[t] = l[t] > 0 ? 1 : 0;
         }
@@ -81,21 +83,35 @@ static keys keys_of(const dmc_attention_shape *s, const dmc_attention_saved *a, 
     int64_t at = ((int64_t)b * s->H + h) * s->T, D = s->D;
     keys x = {.delay = s->mode == DMC_MODE_PLAIN ? s->T : s->policy.delay};
     if (s->mode != DMC_MODE_PLAIN)
-        x.segment[x.n++] = (dmc_segment){.kind = DMC_SEG_SETTLED, .k = a->y_rot + at * D, .v = a->y + at * 2 * D + D, .ld_k = D,
-                                         .ld_v = 2 * D, .n = s->T, .mask = a->mask + at};
+        x.segment[x.n++] = (dmc_segment){.kind = DMC_SEG_SETTLED,
+                                         .k = a->y_rot + at * D,
+                                         .v = a->y + at * 2 * D + D,
+                                         .ld_k = D,
+                                         .ld_v = 2 * D,
+                                         .n = s->T,
+                                         .mask = a->mask + at};
     if (has_raw(s))
-        x.segment[x.n++] = (dmc_segment){.kind = DMC_SEG_RAW, .k = a->k_rot + at * D, .v = v + ((int64_t)b * s->T * s->H + h) * D, .ld_k = D,
-                                         .ld_v = (int64_t)s->H * D, .n = s->T};
+        x.segment[x.n++] = (dmc_segment){.kind = DMC_SEG_RAW,
+                                         .k = a->k_rot + at * D,
+                                         .v = v + ((int64_t)b * s->T * s->H + h) * D,
+                                         .ld_k = D,
+                                         .ld_v = (int64_t)s->H * D,
+                                         .n = s->T};
     return x;
 }
 
 /* Fills one attention call for the query lanes [lane, lane + 16) of T*G. */
-static dmc_attend_args lanes_from(const dmc_attention_shape *s, const dmc_attention_saved *a, const keys *x, int b, int h, int lane,
-                                  float *out, float *scratch)
+static dmc_attend_args lanes_from(const dmc_attention_shape *s, const dmc_attention_saved *a, const keys *x, int b,
+                                  int h, int lane, float *out, float *scratch)
 {
     int64_t D = s->D, at = ((int64_t)b * s->H + h) * s->T * s->G;
     int n = s->T * s->G - lane < DMC_LANES ? s->T * s->G - lane : DMC_LANES;
-    dmc_attend_args c = {.head_dim = s->D, .n_lanes = n, .delay = x->delay, .segments = x->segment, .n_segments = x->n, .scratch = scratch};
+    dmc_attend_args c = {.head_dim = s->D,
+                         .n_lanes = n,
+                         .delay = x->delay,
+                         .segments = x->segment,
+                         .n_segments = x->n,
+                         .scratch = scratch};
     for (int j = 0; j < n; j++) {
         int t = (lane + j) / s->G, g = (lane + j) % s->G;
         c.q[j] = a->q_rot + (at + lane + j) * D;
@@ -106,14 +122,15 @@ static dmc_attend_args lanes_from(const dmc_attention_shape *s, const dmc_attent
     return c;
 }
 
-void dmc_attention_forward(const dmc_attention_shape *s, dmc_attention_saved *a, int b, int h, const float *q, const float *k,
-                           const float *v, float *out, float *scratch)
+void dmc_attention_forward(const dmc_attention_shape *s, dmc_attention_saved *a, int b, int h, const float *q,
+                           const float *k, const float *v, float *out, float *scratch)
 {
     int D = s->D, ch = s->policy.channel;
     int64_t ld_q = (int64_t)s->H * s->G * D, ld_k = (int64_t)s->H * D, at = ((int64_t)b * s->H + h) * s->T;
     float in = s->mode == DMC_MODE_PLAIN ? s->channel_scale : 0;
     const float *qh = q + (int64_t)b * s->T * ld_q + (int64_t)h * s->G * D;
-    const float *kh = k + (int64_t)b * s->T * ld_k + (int64_t)h * D, *vh = v + (int64_t)b * s->T * ld_k + (int64_t)h * D;
+    const float *kh = k + (int64_t)b * s->T * ld_k + (int64_t)h * D,
+                *vh = v + (int64_t)b * s->T * ld_k + (int64_t)h * D;
 
     for (int t = 0; t < s->T; t++) {
         for (int g = 0; g < s->G; g++)
@@ -125,8 +142,10 @@ void dmc_attention_forward(const dmc_attention_shape *s, dmc_attention_saved *a,
         decide(s, a->noise ? a->noise + at : NULL, a->l + at, a->alpha + at, a->mask + at);
         dmc_accumulator acc = {.sum = scratch, .ring = scratch + 2 * D};
         dmc_accumulator_reset(&s->policy, D, &acc);
-        dmc_settle(&s->policy, D, s->T, a->alpha + at, a->omega + at, kh, ld_k, vh, ld_k, &acc, a->y + at * 2 * D, a->z + at);
-        for (int t = 0; t < s->T; t++) dmc_rotate_without(s->rope, ch, t, a->y + (at + t) * 2 * D, a->y_rot + (at + t) * D);
+        dmc_settle(&s->policy, D, s->T, a->alpha + at, a->omega + at, kh, ld_k, vh, ld_k, &acc, a->y + at * 2 * D,
+                   a->z + at);
+        for (int t = 0; t < s->T; t++)
+            dmc_rotate_without(s->rope, ch, t, a->y + (at + t) * 2 * D, a->y_rot + (at + t) * D);
     }
     keys x = keys_of(s, a, b, h, v);
     for (int lane = 0; lane < s->T * s->G; lane += DMC_LANES) {
@@ -153,8 +172,9 @@ static void token(int D, int ch, const float *k, const float *v, float *x)
 /* Pooling backward, W = 0: the reverse scan. g = dy on entry, dx on return.
  *   N_t = alpha_t N_{t-1} + w_t x_t;  Z_t = alpha_t Z_{t-1} + w_t;  y_t = N_t / Z_t
  *   dN_t = g_t/Z_t + alpha_{t+1} dN_{t+1};  dZ_t = -(g_t.y_t)/Z_t + alpha_{t+1} dZ_{t+1} */
-static void pool_backward_scan(int D, int ch, int T, const float *alpha, const float *omega, const float *z, const float *y, const float *k,
-                               const float *v, int64_t ld, float *g, float *d_omega, float *d_alpha, float *tmp)
+static void pool_backward_scan(int D, int ch, int T, const float *alpha, const float *omega, const float *z,
+                               const float *y, const float *k, const float *v, int64_t ld, float *g, float *d_omega,
+                               float *d_alpha, float *tmp)
 {
     int n = 2 * D;
     float *d_n = tmp, *x = tmp + n, d_z = 0;
@@ -173,14 +193,16 @@ static void pool_backward_scan(int D, int ch, int T, const float *alpha, const f
 
 /* Pooling backward with a window: y_i = sum_j c_{i,j} w_{i-j} x_{i-j} / Z_i.
  *   e_j = w_{i-j} g.(x_{i-j} - y_i) / Z_i;  dalpha_{i-m} += prod_{m'<m} alpha_{i-m'} (e_{m+1} + alpha_{i-m-1} (e_{m+2} + ...)) */
-static void pool_backward_window(int D, int ch, int T, int W, const float *alpha, const float *omega, const float *z, const float *y,
-                                 const float *k, const float *v, int64_t ld, float *g, float *d_omega, float *d_alpha, float *tmp)
+static void pool_backward_window(int D, int ch, int T, int W, const float *alpha, const float *omega, const float *z,
+                                 const float *y, const float *k, const float *v, int64_t ld, float *g, float *d_omega,
+                                 float *d_alpha, float *tmp)
 {
     int n = 2 * D;
     float *x = tmp, *gi = tmp + n;
     memset(d_omega, 0, (size_t)T * sizeof(float));
     memset(d_alpha, 0, (size_t)T * sizeof(float));
-    for (int i = 0; i < T; i++) { /* dx of token i is complete only after tokens up to i + W - 1: collect in place, g_i saved first */
+    for (int i = 0; i < T;
+         i++) { /* dx of token i is complete only after tokens up to i + W - 1: collect in place, g_i saved first */
         const float *yi = y + (int64_t)i * n;
         float inv = 1 / z[i], c = 1, e[256];
         int reach = i + 1 < W ? i + 1 : W;
@@ -198,7 +220,8 @@ static void pool_backward_window(int D, int ch, int T, int W, const float *alpha
             c *= alpha[t];
         }
         float rest = 0;
-        for (int m = reach - 2; m >= 0; m--) { /* e[m + 1] + alpha_{i-m-1} (...), turned into its own array from the end */
+        for (int m = reach - 2; m >= 0;
+             m--) { /* e[m + 1] + alpha_{i-m-1} (...), turned into its own array from the end */
             rest = e[m + 1] + (m + 2 < reach ? alpha[i - m - 1] * rest : 0);
             e[m + 1] = rest;
         }
@@ -210,9 +233,9 @@ static void pool_backward_window(int D, int ch, int T, int W, const float *alpha
     }
 }
 
-void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_saved *a, int b, int h, const float *q, const float *k,
-                            const float *v, const float *out, const float *d_out, float d_alpha_all, int n_counted, float *d_q, float *d_k,
-                            float *d_v, float *scratch)
+void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_saved *a, int b, int h, const float *q,
+                            const float *k, const float *v, const float *out, const float *d_out, float d_alpha_all,
+                            int n_counted, float *d_q, float *d_k, float *d_v, float *scratch)
 {
     int D = s->D, T = s->T, ch = s->policy.channel;
     int64_t ld_q = (int64_t)s->H * s->G * D, ld = (int64_t)s->H * D, at = ((int64_t)b * s->H + h) * T;
@@ -223,7 +246,8 @@ void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_sa
 
     float *m = scratch + dmc_attend_scratch(D, 2 * T);
     float *dy = take(&m, (size_t)T * 2 * D), *dy_rot = take(&m, (size_t)T * D), *dk_rot = take(&m, (size_t)T * D);
-    float *d_omega = take(&m, (size_t)T), *d_alpha = take(&m, (size_t)T), *d_mask = take(&m, (size_t)T), *dq_rot = take(&m, 16 * (size_t)D);
+    float *d_omega = take(&m, (size_t)T), *d_alpha = take(&m, (size_t)T), *d_mask = take(&m, (size_t)T),
+          *dq_rot = take(&m, 16 * (size_t)D);
     float *tmp = take(&m, 4 * (size_t)D);
     memset(dy, 0, (size_t)(dq_rot - dy) * sizeof(float));
     for (int t = 0; t < T; t++) memset(d_v + row + t * ld, 0, (size_t)D * sizeof(float));
@@ -254,13 +278,15 @@ void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_sa
     }
     if (plain) return;
 
-    for (int t = 0; t < T; t++) rotate_scaled(s->rope, ch, 0, true, t, dy_rot + (int64_t)t * D, dy + (int64_t)t * 2 * D);
+    for (int t = 0; t < T; t++)
+        rotate_scaled(s->rope, ch, 0, true, t, dy_rot + (int64_t)t * D, dy + (int64_t)t * 2 * D);
     const float *alpha = a->alpha + at, *omega = a->omega + at;
     if (s->policy.window)
-        pool_backward_window(D, ch, T, s->policy.window, alpha, omega, a->z + at, a->y + at * 2 * D, k + row, v + row, ld, dy, d_omega,
-                             d_alpha, tmp);
+        pool_backward_window(D, ch, T, s->policy.window, alpha, omega, a->z + at, a->y + at * 2 * D, k + row, v + row,
+                             ld, dy, d_omega, d_alpha, tmp);
     else
-        pool_backward_scan(D, ch, T, alpha, omega, a->z + at, a->y + at * 2 * D, k + row, v + row, ld, dy, d_omega, d_alpha, tmp);
+        pool_backward_scan(D, ch, T, alpha, omega, a->z + at, a->y + at * 2 * D, k + row, v + row, ld, dy, d_omega,
+                           d_alpha, tmp);
     for (int t = 0; t < T; t++) {
         float *kt = d_k + row + t * ld, *vt = d_v + row + t * ld, *xt = dy + (int64_t)t * 2 * D;
         for (int i = 0; i < D; i++) kt[i] += xt[i], vt[i] += xt[D + i];
@@ -268,6 +294,7 @@ void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_sa
         float da = d_alpha[t] + (t < n_counted ? d_alpha_all : 0);
         kt[ch] = (alpha[t] * (1 - alpha[t]) * da - (t ? alpha[t] * d_mask[t - 1] : 0)) / s->tau;
         float sig = omega[t] - s->policy.eps, dw = sig * (1 - sig) * d_omega[t] / (float)s->G;
-        for (int g = 0; g < s->G; g++) d_q[row_q + t * ld_q + g * D + ch] = dw; /* w_t = sigmoid(mean_j q_j[ch] + c) + eps */
+        for (int g = 0; g < s->G; g++)
+            d_q[row_q + t * ld_q + g * D + ch] = dw; /* w_t = sigmoid(mean_j q_j[ch] + c) + eps */
     }
 }

@@ -12,8 +12,8 @@
 
 typedef enum {
     DMC_MODE_PLAIN, /* causal attention; channel_scale multiplies the channel before and after RoPE (retrofit, stage 1) */
-    DMC_MODE_SOFT,  /* alpha = sigmoid((k[ch] - c + noise) / tau) */
-    DMC_MODE_HARD   /* alpha = (k[ch] > c): what serving does */
+    DMC_MODE_SOFT, /* alpha = sigmoid((k[ch] - c + noise) / tau) */
+    DMC_MODE_HARD  /* alpha = (k[ch] > c): what serving does */
 } dmc_mode;
 
 typedef struct {
@@ -28,13 +28,13 @@ typedef struct {
 
 /* What the forward pass keeps of a layer. All arrays [B][H][T]... */
 typedef struct {
-    const float *noise; /* g1 - g2, or NULL: none */
-    float *q_rot;       /* [B][H][T][G][D] */
-    float *k_rot;       /* [B][H][T][D] raw keys, rotated (PLAIN, or delay > 0) */
-    float *y;           /* [B][H][T][2D] pooled states before RoPE */
-    float *y_rot;       /* [B][H][T][D] their keys, rotated */
+    const float *noise;                  /* g1 - g2, or NULL: none */
+    float *q_rot;                        /* [B][H][T][G][D] */
+    float *k_rot;                        /* [B][H][T][D] raw keys, rotated (PLAIN, or delay > 0) */
+    float *y;                            /* [B][H][T][2D] pooled states before RoPE */
+    float *y_rot;                        /* [B][H][T][D] their keys, rotated */
     float *l, *alpha, *omega, *z, *mask; /* [B][H][T]; l is the decision logit over tau when SOFT */
-    float *lse;         /* [B][H][T][G] */
+    float *lse;                          /* [B][H][T][G] */
 } dmc_attention_saved;
 
 /* Floats that dmc_attention_saved needs, and its carving. noise is left as it is. */
@@ -44,12 +44,12 @@ void dmc_attention_saved_carve(dmc_attention_saved *a, const dmc_attention_shape
 size_t dmc_attention_scratch_floats(const dmc_attention_shape *s);
 
 /* out [M][Hq*D] from un-rotated q [M][Hq*D], k, v [M][H*D]; one (sequence, KV head). */
-void dmc_attention_forward(const dmc_attention_shape *s, dmc_attention_saved *a, int b, int h, const float *q, const float *k,
-                           const float *v, float *out, float *scratch);
+void dmc_attention_forward(const dmc_attention_shape *s, dmc_attention_saved *a, int b, int h, const float *q,
+                           const float *k, const float *v, float *out, float *scratch);
 /* d_q, d_k, d_v of the same (sequence, KV head) from d_out; overwritten. d_alpha: gradient of the compression loss with respect to
  * alpha of each of the first n_counted tokens (one number), straight through to the soft alpha. */
-void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_saved *a, int b, int h, const float *q, const float *k,
-                            const float *v, const float *out, const float *d_out, float d_alpha, int n_counted, float *d_q, float *d_k,
-                            float *d_v, float *scratch);
+void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_saved *a, int b, int h, const float *q,
+                            const float *k, const float *v, const float *out, const float *d_out, float d_alpha,
+                            int n_counted, float *d_q, float *d_k, float *d_v, float *scratch);
 
 #endif

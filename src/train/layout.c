@@ -73,8 +73,8 @@ static dmc_status find(const dmc_layout *l, int i, const dmc_checkpoint *c, cons
     const dmc_param *p = &l->params[i];
     const dmc_tensor *t = dmc_checkpoint_find(c, p->name);
     if (!t || t->n_dims != p->n_dims || t->shape[0] != p->rows || (t->n_dims == 2 && t->shape[1] != p->cols))
-        return dmc_fail(DMC_ERR_FORMAT, "tensor '%s' is missing or not of shape [%lld, %lld]", p->name, (long long)p->rows,
-                        (long long)p->cols);
+        return dmc_fail(DMC_ERR_FORMAT, "tensor '%s' is missing or not of shape [%lld, %lld]", p->name,
+                        (long long)p->rows, (long long)p->cols);
     *out = t;
     return DMC_OK;
 }
@@ -86,9 +86,12 @@ dmc_status dmc_layout_load(const dmc_layout *l, const dmc_checkpoint *c, float *
         const dmc_tensor *t = NULL;
         DMC_TRY(find(l, i, c, &t));
         const dmc_param *p = &l->params[i];
-        size_t n = (size_t)(p->n_dims == 1 ? p->rows : p->cols), rows = p->n_dims == 1 ? 1 : (size_t)p->rows, row_bytes = 0;
-        if (!dmc_dtype_row_bytes(&row_bytes, t->dtype, n)) return dmc_fail(DMC_ERR_FORMAT, "tensor '%s': bad row length", p->name);
-        for (size_t r = 0; r < rows; r++) dmc_decode_row(t->dtype, (const uint8_t *)t->data + r * row_bytes, w + p->at + r * n, n);
+        size_t n = (size_t)(p->n_dims == 1 ? p->rows : p->cols), rows = p->n_dims == 1 ? 1 : (size_t)p->rows,
+               row_bytes = 0;
+        if (!dmc_dtype_row_bytes(&row_bytes, t->dtype, n))
+            return dmc_fail(DMC_ERR_FORMAT, "tensor '%s': bad row length", p->name);
+        for (size_t r = 0; r < rows; r++)
+            dmc_decode_row(t->dtype, (const uint8_t *)t->data + r * row_bytes, w + p->at + r * n, n);
     }
     return DMC_OK;
 }

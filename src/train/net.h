@@ -11,7 +11,7 @@ typedef struct {
     char name[64];
     int64_t rows, cols; /* vectors: rows = n, cols = 1 */
     int n_dims;
-    size_t at; /* offset in floats */
+    size_t at;     /* offset in floats */
     bool decision; /* W_q, W_k or their biases: holds rows (or entries) of the decision channel */
 } dmc_param;
 
@@ -41,27 +41,33 @@ typedef struct {
     const int32_t *ids;     /* [B][T]; rows shorter than T are padded with any valid id */
     const int32_t *lengths; /* [B] tokens that count, or NULL: all T */
     dmc_mode mode;
-    float channel_scale;    /* PLAIN */
-    float tau;              /* SOFT */
-    const float *noise;     /* SOFT: [L][B][H][T] g1 - g2, or NULL */
+    float channel_scale; /* PLAIN */
+    float tau;           /* SOFT */
+    const float *noise;  /* SOFT: [L][B][H][T] g1 - g2, or NULL */
 } dmc_pass;
 
 /* save: keep activations of every layer for a backward pass; else one layer's worth (teacher, evaluation). */
-dmc_status dmc_net_create(dmc_net **out, const dmc_config *c, const dmc_layout *l, const dmc_kernels *kn, int B, int T, bool save);
+dmc_status dmc_net_create(dmc_net **out, const dmc_config *c, const dmc_layout *l, const dmc_kernels *kn, int B, int T,
+                          bool save);
 void dmc_net_close(dmc_net *n);
-size_t dmc_net_bytes(const dmc_net *n);
+
+/* Another decision channel for the passes to come. */
+void dmc_net_set_channel(dmc_net *n, int channel);
 
 /* -> last hidden states after the final norm [B*T][n_embd], valid until the next forward. */
 const float *dmc_net_forward(dmc_net *n, const float *w, const dmc_pass *p);
 /* alpha of a layer after forward [B][H][T] (SOFT, HARD), for the compression loss and for inspection. save nets only. */
 const dmc_attention_saved *dmc_net_attention(const dmc_net *n, int il);
 
+/* Un-rotated queries [B*T][n_heads*head_dim] and keys [B*T][n_kv_heads*head_dim] of a layer after forward; save nets only. */
+void dmc_net_qk(const dmc_net *n, int il, const float **q, const float **k);
+
 /* Losses of the last forward pass. */
 typedef struct {
-    float ce_weight, kl_weight; /* next-token cross entropy; distillation from the teacher's hidden states */
-    bool kl_forward;            /* KL(teacher || student) instead of KL(student || teacher) */
-    const float *teacher_hidden;/* [B*T][n_embd] or NULL */
-    const float *teacher_head;  /* [n_vocab][n_embd] */
+    float ce_weight, kl_weight;  /* next-token cross entropy; distillation from the teacher's hidden states */
+    bool kl_forward;             /* KL(teacher || student) instead of KL(student || teacher) */
+    const float *teacher_hidden; /* [B*T][n_embd] or NULL */
+    const float *teacher_head;   /* [n_vocab][n_embd] */
 } dmc_loss_options;
 typedef struct {
     double ce, kl;      /* means over the positions that count */
@@ -73,10 +79,11 @@ dmc_loss dmc_net_loss(dmc_net *n, const float *w, const dmc_pass *p, const dmc_l
 void dmc_net_logits(const dmc_net *n, const float *w, int64_t row, int64_t n_rows, float *logits);
 
 /* g += gradient of the loss and of the compression loss. d_alpha [B]: its derivative by alpha, per sample (straight-through), over the
- * first n_counted tokens of each sample. */
-void dmc_net_backward(dmc_net *n, const float *w, const dmc_pass *p, const float *d_alpha, int n_counted, float *g);
+ * first n_counted [B] tokens of each sample; both NULL: no compression loss. */
+void dmc_net_backward(dmc_net *n, const float *w, const dmc_pass *p, const float *d_alpha, const int32_t *n_counted,
+                      float *g);
 
-/* Gumbel difference g1 - g2 (a logistic variable) for a pass: [L][B][H][T], a function of (seed, step) alone. */
-void dmc_noise_fill(float *noise, const dmc_config *c, int B, int T, uint64_t seed, uint64_t step);
+/* Gumbel difference g1 - g2 (a logistic variable) times scale for a pass: [L][B][H][T], a function of (seed, pass) alone. */
+void dmc_noise_fill(float *noise, const dmc_config *c, int B, int T, uint64_t seed, uint64_t pass, float scale);
 
 #endif

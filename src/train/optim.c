@@ -5,19 +5,21 @@
 
 dmc_adamw dmc_adamw_default(void)
 {
-    return (dmc_adamw){.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .clip = 1, .decision_scale = 1};
+    return (dmc_adamw){
+        .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .clip = 1, .decision_scale = 1};
 }
 
-double dmc_adamw_step(const dmc_adamw *o, const dmc_layout *l, const dmc_kernels *kn, int head_dim, int channel, float *w, const float *g,
-                      float *m, float *v, int64_t step, float lr)
+double dmc_adamw_step(const dmc_adamw *o, const dmc_layout *l, const dmc_kernels *kn, int head_dim, int channel,
+                      float *w, const float *g, float *m, float *v, int64_t step, float lr)
 {
-    enum { PART = 1 << 14 }; /* fixed parts: the sum does not depend on the threads */
-    int64_t n = (int64_t)l->n_floats, parts = (n + PART - 1) / PART;
-    double norm = 0, sums[parts];
+    enum { PARTS = 4096 }; /* cut by the size alone: the sum does not depend on the threads */
+    int64_t n = (int64_t)l->n_floats, part = n / PARTS > 1 << 14 ? n / PARTS + 1 : 1 << 14,
+            parts = (n + part - 1) / part;
+    double norm = 0, sums[PARTS + 1];
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < parts; i++) {
         double s = 0;
-        for (int64_t j = i * PART; j < n && j < (i + 1) * PART; j++) s += (double)g[j] * g[j];
+        for (int64_t j = i * part; j < n && j < (i + 1) * part; j++) s += (double)g[j] * g[j];
         sums[i] = s;
     }
     for (int64_t i = 0; i < parts; i++) norm += sums[i];

@@ -1,0 +1,476 @@
+/* Training: gradients against finite differences, the hard training form against serving bit for bit, runs that repeat and resume. */
+#include "tiny_model.h"
+
+#include "train/init.h"
+#include "train/recipe.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- a small network with random weights ---- */
+
+typedef struct {
+    dmc_config c;
+    dmc_layout l;
+    dmc_net *net;
+    float *w, *g;
+    int32_t *ids;
+    float *noise;
+    int B, T;
+} small;
+
+/* Not copied afterwards: the net points to the layout. */
+static small *make(int window, int delay, int channel, bool interleaved, bool biases, int T)
+{
+    small *s = dmc_calloc(1, sizeof *s);
+    s->B = 2, s->T = T;
+    s->c = tiny_config(window, delay);
+    s->c.n_layers = 2;
+    s->c.rope_interleaved = interleaved;
+    s->c.policy.channel = channel;
+    s->c.qkv_bias = s->c.o_bias = s->c.mlp_bias = biases;
+    s->c.tied = !biases;
+    assert_int_equal(dmc_layout_create(&s->l, &s->c), DMC_OK);
+    s->w = dmc_calloc(s->l.n_floats, sizeof *s->w);
+    s->g = dmc_calloc(s->l.n_floats, sizeof *s->g);
+    for (int i = 0; i < s->l.n_params; i++) {
+        const dmc_param *p = &s->l.params[i];
+        bool gain = p->n_dims == 1 && strstr(p->name, "norm");
+        for (int64_t j = 0; j < p->rows * p->cols; j++)
+            s->w[p->at + (size_t)j] =
+                (gain ? 1 : 0) + (p->n_dims == 1 ? 0.1f : 0.2f) * (float)dmc_normal(3, (uint64_t)i, (uint64_t)j);
+    }
+    assert_int_equal(dmc_net_create(&s->net, &s->c, &s->l, dmc_kernels_pick(0), s->B, s->T, true), DMC_OK);
+    s->ids = dmc_calloc((size_t)(s->B * s->T), sizeof *s->ids);
+    for (int i = 0; i < s->B * s->T; i++) s->ids[i] = (int32_t)(dmc_hash64(5, 0, (uint64_t)i) % (uint64_t)s->c.n_vocab);
+    s->noise = dmc_calloc((size_t)(s->c.n_layers * s->B * s->c.n_kv_heads * s->T), sizeof *s->noise);
+    dmc_noise_fill(s->noise, &s->c, s->B, s->T, 7, 0, 1);
+    return s;
+}
+
+static void drop(small *s)
+{
+    dmc_net_close(s->net);
+    dmc_layout_free(&s->l);
+    dmc_free(s->w), dmc_free(s->g), dmc_free(s->ids), dmc_free(s->noise);
+    dmc_free(s);
+}
+
+/* The compression loss enters linearly here (its straight-through form is no derivative): price * mean soft alpha. */
+static double loss_of(small *s, const dmc_pass *p, const dmc_loss_options *o, float price, float *g)
+{
+    dmc_net_forward(s->net, s->w, p);
+    dmc_loss l = dmc_net_loss(s->net, s->w, p, o, g, 1);
+    double sum = o->ce_weight * l.ce + o->kl_weight * l.kl;
+    int32_t counted[2] = {s->T - 3, s->T};
+    float d_alpha[2] = {price, 2 * price};
+    if (p->mode == DMC_MODE_SOFT)
+        for (int il = 0; il < s->c.n_layers; il++)
+            for (int b = 0; b < s->B; b++)
+                for (int h = 0; h < s->c.n_kv_heads; h++)
+                    for (int t = 0; t < counted[b]; t++)
+                        sum += d_alpha[b] *
+                               dmc_net_attention(s->net, il)->alpha[((int64_t)b * s->c.n_kv_heads + h) * s->T + t];
+    if (g) dmc_net_backward(s->net, s->w, p, d_alpha, counted, g);
+    return sum;
+}
+
+/* Every tensor's gradient along a random direction equals the central difference of the loss. */
+static void check_gradients(small *s, dmc_pass p, const dmc_loss_options *o, float price)
+{
+    p.ids = s->ids;
+    memset(s->g, 0, s->l.n_floats * sizeof *s->g);
+    loss_of(s, &p, o, price, s->g);
+    for (int i = 0; i < s->l.n_params; i++) {
+        const dmc_param *q = &s->l.params[i];
+        size_t n = (size_t)(q->rows * q->cols);
+        float *u = dmc_calloc(n, sizeof *u), *w = s->w + q->at, *keep = dmc_calloc(n, sizeof *keep);
+        double slope = 0, norm = 0, h, side[2];
+        memcpy(keep, w, n * sizeof *w);
+        for (size_t j = 0; j < n; j++) {
+            u[j] = (float)dmc_normal(11, (uint64_t)i, j) +
+                   4 * s->g[q->at + j] / 0.01f * 0.01f; /* some weight along the gradient */
+            slope += (double)u[j] * s->g[q->at + j];
+            norm += (double)u[j] * u[j];
+        }
+        h = 2e-3 / sqrt(norm / (double)n) / sqrt((double)n / 16 + 1);
+        for (int k = 0; k < 2; k++) {
+            for (size_t j = 0; j < n; j++) w[j] = keep[j] + (k ? -1 : 1) * (float)h * u[j];
+            side[k] = loss_of(s, &p, o, price, NULL);
+        }
+        memcpy(w, keep, n * sizeof *w);
+        double found = (side[0] - side[1]) / (2 * h);
+        if (!(fabs(found - slope) <= 0.02 * fabs(slope) + 3e-3))
+            fail_msg("%s: slope %g along u, difference quotient %g", q->name, slope, found);
+        dmc_free(u), dmc_free(keep);
+    }
+}
+
+static void test_gradients(void **state)
+{
+    (void)state;
+    const struct {
+        int window, delay, channel;
+        bool interleaved, biases;
+    } cases[] = {{0, 0, 15, false, false},
+                 {0, 4, 15, true, true},
+                 {5, 0, 0, false, false},
+                 {3, 7, 15, false, true},
+                 {12, 2, 0, true, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        small *s = make(cases[i].window, cases[i].delay, cases[i].channel, cases[i].interleaved, cases[i].biases, 21);
+        dmc_loss_options ce = {.ce_weight = 1};
+        check_gradients(s, (dmc_pass){.mode = DMC_MODE_SOFT, .tau = 1, .noise = s->noise}, &ce, -0.01f);
+        check_gradients(s, (dmc_pass){.mode = DMC_MODE_PLAIN, .channel_scale = 0.4f}, &ce, 0);
+        drop(s);
+    }
+}
+
+static void test_gradients_distillation(void **state)
+{
+    (void)state;
+    for (int forward = 0; forward < 2; forward++) {
+        small *s = make(0, 2, 15, false, true, 17);
+        int32_t lengths[2] = {17, 9};
+        dmc_pass p = {.ids = s->ids, .lengths = lengths, .mode = DMC_MODE_PLAIN, .channel_scale = 1};
+        float *hidden = dmc_calloc((size_t)(s->B * s->T * s->c.n_embd), sizeof *hidden),
+              *head = dmc_calloc((size_t)(s->c.n_vocab * s->c.n_embd), sizeof *head);
+        memcpy(hidden, dmc_net_forward(s->net, s->w, &p), (size_t)(s->B * s->T * s->c.n_embd) * sizeof *hidden);
+        memcpy(head, s->w + s->l.head, (size_t)(s->c.n_vocab * s->c.n_embd) * sizeof *head);
+        dmc_loss_options same = {.kl_weight = 1, .kl_forward = forward, .teacher_hidden = hidden, .teacher_head = head};
+        assert_true(fabs(dmc_net_loss(s->net, s->w, &p, &same, NULL, 1).kl) < 1e-5); /* teacher and student agree */
+        dmc_loss_options o = {
+            .ce_weight = 0.5f, .kl_weight = 2, .kl_forward = forward, .teacher_hidden = hidden, .teacher_head = head};
+        check_gradients(s, (dmc_pass){.lengths = lengths, .mode = DMC_MODE_SOFT, .tau = 0.7f, .noise = s->noise}, &o,
+                        0);
+        dmc_free(hidden), dmc_free(head);
+        drop(s);
+    }
+}
+
+/* ---- training = serving ---- */
+
+static void test_training_is_serving(void **state)
+{
+    (void)state;
+    const struct {
+        int window, delay;
+        dmc_policy_kind kind;
+    } cases[] = {{0, 0, DMC_POLICY_DMC}, {12, 0, DMC_POLICY_DMC},  {0, 17, DMC_POLICY_DMC},
+                 {5, 3, DMC_POLICY_DMC}, {0, 500, DMC_POLICY_DMC}, {0, 0, DMC_POLICY_NONE}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        enum { T = 150 };
+        dmc_config c = tiny_config(cases[i].window, cases[i].delay);
+        if (cases[i].kind == DMC_POLICY_NONE) c.policy = dmc_policy_none();
+        dmc_engine *e;
+        dmc_session *s;
+        assert_int_equal(tiny_engine(&e, &c, 9, 0), DMC_OK);
+        dmc_session_options so = dmc_session_options_default();
+        so.chunk = 37;
+        assert_int_equal(dmc_session_create(&s, e, &so), DMC_OK);
+        dmc_layout l;
+        dmc_net *net;
+        assert_int_equal(dmc_layout_create(&l, &c), DMC_OK);
+        float *w = dmc_calloc(l.n_floats, sizeof *w), *served = dmc_calloc((size_t)T * (size_t)c.n_vocab, sizeof *w);
+        float *trained = dmc_calloc((size_t)T * (size_t)c.n_vocab, sizeof *w);
+        int32_t ids[T];
+        for (int t = 0; t < T; t++) ids[t] = (int32_t)(dmc_hash64(6, i, (uint64_t)t) % (uint64_t)c.n_vocab);
+        assert_int_equal(dmc_layout_load(&l, e->checkpoint, w), DMC_OK);
+        assert_int_equal(dmc_net_create(&net, &c, &l, dmc_kernels_pick(0), 1, T, true), DMC_OK);
+        dmc_pass p = {
+            .ids = ids, .mode = c.policy.kind == DMC_POLICY_NONE ? DMC_MODE_PLAIN : DMC_MODE_HARD, .channel_scale = 1};
+        dmc_net_forward(net, w, &p);
+        dmc_net_logits(net, w, 0, T, trained);
+        assert_int_equal(dmc_session_feed(s, ids, T, served, true), DMC_OK);
+        assert_memory_equal(trained, served, (size_t)T * (size_t)c.n_vocab * sizeof *w);
+        int64_t merged = 0;
+        for (int il = 0; il < c.n_layers && p.mode == DMC_MODE_HARD; il++) {
+            for (int h = 0; h < c.n_kv_heads; h++) { /* the settled states that survive, slot by slot */
+                const dmc_attention_saved *a = dmc_net_attention(net, il);
+                int64_t slot = 0, settled = T - c.policy.delay > 0 ? T - c.policy.delay : 0;
+                for (int64_t t = 0; t < settled; t++) {
+                    if (t + 1 < settled && a->alpha[h * T + t + 1] > 0) {
+                        merged++;
+                        continue;
+                    }
+                    const float *k, *v;
+                    dmc_seq_slot(s->seq, il, h, slot++, &k, &v);
+                    assert_memory_equal(k, a->y_rot + (h * T + t) * c.head_dim, (size_t)c.head_dim * sizeof *k);
+                    assert_memory_equal(v, a->y + ((h * T + t) * 2 + 1) * c.head_dim, (size_t)c.head_dim * sizeof *v);
+                }
+                assert_int_equal(slot + (T - settled), dmc_session_head_slots(s, il, h));
+            }
+        }
+        if (p.mode == DMC_MODE_HARD && c.policy.delay < T)
+            assert_true(merged > T); /* the test would be idle otherwise */
+        dmc_free(w), dmc_free(served), dmc_free(trained);
+        dmc_net_close(net);
+        dmc_layout_free(&l);
+        dmc_session_close(s);
+        dmc_engine_close(e);
+    }
+}
+
+/* ---- runs ---- */
+
+static dmc_corpus make_corpus(size_t n, int vocab)
+{
+    dmc_corpus c = {.n = n, .n_docs = n / 50, .bos = 1};
+    c.ids = dmc_calloc(n, sizeof *c.ids);
+    c.doc = dmc_calloc(c.n_docs + 1, sizeof *c.doc);
+    for (size_t i = 0; i < n; i++) /* short words said again: something to learn */
+        c.ids[i] = (int32_t)(3 + dmc_hash64(1, i / 40, i % 7) % (uint64_t)(vocab - 3));
+    for (size_t i = 0; i <= c.n_docs; i++) c.doc[i] = i * 50;
+    return c;
+}
+
+static dmc_train_options run_options(const dmc_config *c, bool packed)
+{
+    dmc_train_options o;
+    dmc_recipe_retrofit(&o, c, 48, 2, 30, 2, 4);
+    o.packed = packed;
+    o.kl_weight = 0.5f;
+    o.eval_every = 10;
+    o.save_seconds = 0;
+    return o;
+}
+
+static bool stop_at(const dmc_train_report *r, void *user) { return r->step != *(int64_t *)user; }
+
+/* -> the weights after a run that was stopped after `stops` steps (-1: never) and resumed by a new trainer. */
+static dmc_status run(float **weights, size_t *n, bool packed, int64_t stop, const char *state)
+{
+    dmc_config c = tiny_config(0, 4);
+    dmc_policy policy = c.policy;
+    c.policy = dmc_policy_none();
+    dmc_corpus text = make_corpus(4000, c.n_vocab), held = make_corpus(400, c.n_vocab);
+    dmc_train_options o = run_options(&c, packed);
+    o.policy.offset = policy.offset + 2;
+    dmc_checkpoint *m = NULL;
+    dmc_trainer *t = NULL;
+    dmc_status status = DMC_OK;
+    unlink(state);
+    *weights = NULL;
+    for (int part = 0; part < (stop >= 0 ? 2 : 1); part++) {
+        dmc_trainer_close(t);
+        dmc_checkpoint_close(m);
+        t = NULL, m = NULL;
+        DMC_GOTO(dmc_checkpoint_create(&m, &c));
+        dmc_init_weights(m, 4);
+        DMC_GOTO(dmc_trainer_create(&t, m, &text, &held, &o, dmc_kernels_pick(0)));
+        if (part) DMC_GOTO(dmc_trainer_resume(t, state));
+        status = dmc_trainer_run(t, state, stop_at, &stop);
+        if (part == 0 && stop >= 0 && status == DMC_ERR_INTERRUPTED) status = DMC_OK;
+        if (status != DMC_OK) goto done;
+    }
+    dmc_layout l;
+    DMC_GOTO(dmc_layout_create(&l, &m->config));
+    *n = l.n_floats;
+    *weights = dmc_calloc(l.n_floats, sizeof(float));
+    status = *weights ? dmc_layout_load(&l, m, *weights) : dmc_fail(DMC_ERR_MEMORY, "out of memory");
+    dmc_layout_free(&l);
+done:
+    dmc_trainer_close(t);
+    dmc_checkpoint_close(m);
+    dmc_corpus_free(&text);
+    dmc_corpus_free(&held);
+    return status;
+}
+
+static const char state_path[] = "test_train.state";
+
+static void test_runs_repeat_and_resume(void **state)
+{
+    (void)state;
+    for (int packed = 0; packed < 2; packed++) {
+        float *a, *b;
+        size_t n;
+        assert_int_equal(run(&a, &n, packed, -1, state_path), DMC_OK);
+        for (int64_t stop = -1; stop < 30; stop += 7) { /* in every stage */
+            assert_int_equal(run(&b, &n, packed, stop, state_path), DMC_OK);
+            assert_memory_equal(a, b, n * sizeof *a);
+            dmc_free(b);
+        }
+        dmc_free(a);
+    }
+    unlink(state_path);
+}
+
+static void test_state_files_are_checked(void **state)
+{
+    (void)state;
+    dmc_config c = tiny_config(0, 4);
+    c.policy = dmc_policy_none();
+    dmc_corpus text = make_corpus(4000, c.n_vocab);
+    dmc_train_options o = run_options(&c, true);
+    dmc_checkpoint *m;
+    dmc_trainer *t;
+    float *weights;
+    size_t n;
+    assert_int_equal(run(&weights, &n, true, 5, state_path), DMC_OK);
+    dmc_free(weights);
+    assert_int_equal(dmc_checkpoint_create(&m, &c), DMC_OK);
+    dmc_init_weights(m, 5); /* another model */
+    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, dmc_kernels_pick(0)), DMC_OK);
+    assert_int_equal(dmc_trainer_resume(t, state_path), DMC_ERR_ARG);
+    assert_int_equal(dmc_trainer_resume(t, "no such file"), DMC_ERR_IO);
+    dmc_mapping whole;
+    assert_int_equal(dmc_map_file(&whole, state_path), DMC_OK);
+    for (size_t cut = 0; cut < 400; cut += 13) { /* cut short, then with one byte changed */
+        FILE *f = fopen("test_train.bad", "wb");
+        fwrite(whole.data, 1, cut * whole.size / 400, f);
+        fclose(f);
+        assert_int_equal(dmc_trainer_resume(t, "test_train.bad"), DMC_ERR_FORMAT);
+        f = fopen("test_train.bad", "wb");
+        for (size_t i = 0; i < whole.size; i++)
+            fputc(whole.data[i] ^ (i == cut * (whole.size - 1) / 400 ? 0x55 : 0), f);
+        fclose(f);
+        assert_int_equal(dmc_trainer_resume(t, "test_train.bad"), DMC_ERR_FORMAT);
+    }
+    dmc_unmap(&whole);
+    unlink("test_train.bad");
+    unlink(state_path);
+    dmc_trainer_close(t);
+    dmc_checkpoint_close(m);
+    dmc_corpus_free(&text);
+}
+
+static void test_faults(void **state)
+{
+    (void)state;
+    float *weights;
+    size_t n;
+    for (int io = 0; io < 2; io++) {
+        void (*inject)(long) = io ? dmc_fault_io : dmc_fault_memory;
+        long (*count)(void) = io ? dmc_fault_io_count : dmc_fault_memory_count;
+        inject(0);
+        assert_int_equal(run(&weights, &n, true, 3, state_path), DMC_OK);
+        dmc_free(weights);
+        long calls = count(), step = calls > 150
+                                         ? calls / 150
+                                         : 1; /* the corpora's own arrays come first and are not checked for NULL */
+        for (long k = io ? 1 : 5; k <= calls; k += step) {
+            inject(k);
+            dmc_status s = run(&weights, &n, true, 3, state_path);
+            inject(0);
+            if (s == DMC_OK) dmc_free(weights); /* a failed step of a temporary may be harmless */
+            else assert_true(s == (io ? DMC_ERR_IO : DMC_ERR_MEMORY));
+        }
+    }
+    unlink(state_path);
+}
+
+static void test_options_are_checked(void **state)
+{
+    (void)state;
+    dmc_config c = tiny_config(0, 0);
+    c.policy = dmc_policy_none();
+    dmc_corpus text = make_corpus(4000, c.n_vocab);
+    dmc_checkpoint *m;
+    dmc_trainer *t;
+    assert_int_equal(dmc_checkpoint_create(&m, &c), DMC_OK);
+    for (int i = 0; i < 6; i++) {
+        dmc_train_options o = run_options(&c, true);
+        if (i == 0) o.ctx = 1;
+        if (i == 1) o.ctx = c.n_ctx + 1;
+        if (i == 2) o.batch = 0;
+        if (i == 3) o.policy.delay = 40; /* more than CR 2 of 48 leaves */
+        if (i == 4) o.policy.window = 1000;
+        if (i == 5) o.policy.cr = 0.5f;
+        assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, dmc_kernels_pick(0)), DMC_ERR_ARG);
+        assert_null(t);
+    }
+    dmc_train_options o = run_options(&c, true);
+    o.ctx = 500, o.policy.delay = 4;
+    dmc_corpus tiny = make_corpus(100, c.n_vocab);
+    assert_int_equal(dmc_trainer_create(&t, m, &tiny, NULL, &o, dmc_kernels_pick(0)), DMC_ERR_ARG);
+    dmc_corpus_free(&tiny);
+    dmc_corpus_free(&text);
+    dmc_checkpoint_close(m);
+}
+
+static bool count_warnings(const dmc_train_report *r, void *user)
+{
+    if (r->warning) ++*(int *)user;
+    return true;
+}
+
+/* A loss that explodes ends the run with advice, and a CR that does not rise is said. */
+static void test_trouble_is_told(void **state)
+{
+    (void)state;
+    dmc_config c = tiny_config(0, 0);
+    c.policy = dmc_policy_none();
+    dmc_corpus text = make_corpus(4000, c.n_vocab);
+    dmc_checkpoint *m;
+    dmc_trainer *t;
+    assert_int_equal(dmc_checkpoint_create(&m, &c), DMC_OK);
+    dmc_init_weights(m, 4);
+    dmc_train_options o = run_options(&c, true);
+    o.lr = 1e30f;
+    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, dmc_kernels_pick(0)), DMC_OK);
+    assert_int_equal(dmc_trainer_run(t, NULL, NULL, NULL), DMC_ERR_NUMERIC);
+    assert_non_null(strstr(dmc_last_error(), "--lr"));
+    dmc_trainer_close(t);
+    o = run_options(&c, true);
+    o.policy.offset = 80; /* nothing will ever merge */
+    o.steps_ramp = 20, o.steps_hold = 120, o.policy.cr = 4;
+    int warnings = 0;
+    dmc_init_weights(m, 4);
+    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, dmc_kernels_pick(0)), DMC_OK);
+    assert_int_equal(dmc_trainer_run(t, NULL, count_warnings, &warnings), DMC_OK);
+    assert_true(warnings > 0);
+    dmc_trainer_close(t);
+    dmc_corpus_free(&text);
+    dmc_checkpoint_close(m);
+}
+
+static void test_samples(void **state)
+{
+    (void)state;
+    dmc_corpus c = make_corpus(5000, 97), tail;
+    dmc_sampling s;
+    int32_t ids[64], length;
+    for (int packed = 0; packed < 2; packed++) {
+        assert_int_equal(dmc_sampling_create(&s, &c, 64, packed, 3), DMC_OK);
+        int seen[200] = {0};
+        for (uint64_t i = 0; i < 3 * s.n_samples; i++) {
+            dmc_sampling_get(&s, i, ids, &length);
+            assert_true(length == (packed ? 64 : 50));
+            if (packed) assert_int_equal(ids[0], 1);
+            seen[s.order[i % s.n_samples]]++;
+        }
+        for (size_t i = 0; i < s.n_samples; i++) assert_int_equal(seen[i], 3); /* each sample once an epoch */
+        dmc_sampling_free(&s);
+    }
+    assert_int_equal(dmc_corpus_split(&c, &tail, 0.05), DMC_OK);
+    assert_int_equal(c.n + tail.n, 5000);
+    assert_true(tail.n == 250 && tail.n_docs == 5 && c.n_docs == 95 && c.doc[95] == c.n && tail.doc[5] == tail.n);
+    dmc_corpus_free(&tail);
+    c.n_docs = 2, c.doc[1] = 100, c.doc[2] = c.n; /* a small document and a large one: the large one is cut */
+    assert_int_equal(dmc_corpus_split(&c, &tail, 0.1), DMC_OK);
+    assert_true(tail.n == 475 && tail.n_docs == 1 && c.n == 4275 && c.n_docs == 2 && c.doc[2] == c.n);
+    dmc_corpus_free(&tail);
+    dmc_corpus_free(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_gradients_distillation),
+        cmocka_unit_test(test_training_is_serving),
+        cmocka_unit_test(test_runs_repeat_and_resume),
+        cmocka_unit_test(test_state_files_are_checked),
+        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_options_are_checked),
+        cmocka_unit_test(test_trouble_is_told),
+        cmocka_unit_test(test_samples),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
