@@ -1,0 +1,625 @@
+/* Measuring: documents and the bytes of their tokens, windows, agreement with training, questions, pictures. */
+#include "eval.h"
+#include "inspect_picture.h"
+#include "story.h"
+#include "tiny_model.h"
+#include "train/trainer.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define assert_ok(call)                                                                           \
+    do {                                                                                          \
+        dmc_status ok_ = (call);                                                                  \
+        if (ok_ != DMC_OK) fail_msg("%s: %s: %s", #call, dmc_status_text(ok_), dmc_last_error()); \
+    } while (0)
+
+/* ---- stories, and models that can read them ---------------------------------------------------------------------- */
+
+enum { VOCAB = 400, STORIES = 6 };
+static char *json; /* of the tokenizer */
+static size_t n_json;
+static char directory[] = "/tmp/dmc-test-eval-XXXXXX", stories_path[64], questions_path[64];
+
+/* Documents with questions whose answers are words that the stories are full of; the last has one answer of two words. */
+static const char questions[] =
+    "One day, Ann had a lot of time and said so. She was glad.\n"
+    "Question: What did Ann have? Answer: time.\nQuestion: What was it? Answer: and.\nThen they all went home.\n"
+    "Question: What? Answer: and.\n<|endoftext|>\n"
+    "They talked and the day was over.\nQuestion: Who talked? Answer: they.\nQuestion: And? Answer: and.\n"
+    "Question: What was over? Answer: the day.\n<|endoftext|>\n";
+enum { QUESTIONS = 6, AND = 3, QUESTION_DOCUMENTS = 2 };
+
+static int set_up(void **state)
+{
+    (void)state;
+    static const char *const specials[] = {"<|begin|>", "<|end|>"};
+    story_options o = story_options_default();
+    story_document d = {0};
+    dmc_writer *w;
+    dmc_mapping m;
+    if (!mkdtemp(directory)) return 1;
+    snprintf(stories_path, sizeof stories_path, "%s/stories.txt", directory);
+    if (dmc_writer_open(&w, stories_path) != DMC_OK) return 1;
+    for (uint64_t i = 0; i < STORIES && story_write(&d, &o, i) == DMC_OK; i++) dmc_write(w, d.text, d.n);
+    story_document_free(&d);
+    if (dmc_writer_commit(w) != DMC_OK || dmc_map_file(&m, stories_path) != DMC_OK) return 1;
+    snprintf(questions_path, sizeof questions_path, "%s/questions.txt", directory);
+    if (dmc_writer_open(&w, questions_path) != DMC_OK) return 1;
+    dmc_writef(w, "%s", questions);
+    if (dmc_writer_commit(w) != DMC_OK) return 1;
+    dmc_status status = dmc_bpe_train(&json, &n_json, (const char *)m.data, m.size, VOCAB, specials, 2);
+    dmc_unmap(&m);
+    return status != DMC_OK;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    dmc_free(json);
+    unlink(stories_path);
+    unlink(questions_path);
+    return rmdir(directory);
+}
+
+/* A model of the stories' vocabulary whose weights the caller fills. */
+static dmc_checkpoint *reader(int window, int delay)
+{
+    dmc_config c = tiny_config(window, delay);
+    dmc_checkpoint *k;
+    c.n_vocab = VOCAB;
+    c.n_ctx = 2048;
+    c.bos = 0;
+    c.eos[0] = 1;
+    assert_ok(dmc_checkpoint_create(&k, &c));
+    k->tokenizer.hf_json = json;
+    k->tokenizer.hf_json_bytes = n_json;
+    return k;
+}
+
+static float *weights(dmc_checkpoint *k, const char *name)
+{
+    return (float *)(uintptr_t)dmc_checkpoint_find(k, name)->data;
+}
+
+static void fill(dmc_checkpoint *k, uint64_t seed)
+{
+    for (size_t i = 0; i < k->n_tensors; i++) {
+        float *w = (float *)(uintptr_t)k->tensors[i].data;
+        bool vector = k->tensors[i].n_dims == 1;
+        for (size_t j = 0; j < k->tensors[i].bytes / sizeof *w; j++)
+            w[j] = (vector ? 1.0f : 0.0f) + (vector ? 0.1f : 0.25f) * (float)dmc_normal(seed, i, j);
+    }
+}
+
+static dmc_engine *engine_of(dmc_checkpoint *k)
+{
+    dmc_engine *e;
+    assert_ok(dmc_engine_of_checkpoint(&e, k, &(dmc_engine_options){.n_threads = 2}));
+    return e;
+}
+
+static dmc_engine *random_reader(int window, int delay)
+{
+    dmc_checkpoint *k = reader(window, delay);
+    fill(k, 5);
+    return engine_of(k);
+}
+
+static eval_options quiet(void)
+{
+    eval_options o = eval_options_default();
+    o.quiet = true;
+    return o;
+}
+
+static eval_tokens read_stories(const dmc_engine *e)
+{
+    eval_tokens t;
+    assert_ok(eval_read_files(&t, e, (const char *[]){stories_path}, 1));
+    return t;
+}
+
+/* ---- documents --------------------------------------------------------------------------------------------------- */
+
+static void test_documents(void **state)
+{
+    (void)state;
+    static const char text[] = "\n\none\n<|endoftext|>\n\r\n<|endoftext|>two\nlines<|endoftext|><|endoftext|>\nthree\n";
+    static const char *const want[] = {"one", "two\nlines", "three"};
+    size_t pos = 0, begin, end;
+    for (int i = 0; i < 3; i++) {
+        assert_true(eval_next_document(text, sizeof text - 1, &pos, &begin, &end));
+        assert_int_equal(end - begin, strlen(want[i]));
+        assert_memory_equal(text + begin, want[i], end - begin);
+    }
+    assert_false(eval_next_document(text, sizeof text - 1, &pos, &begin, &end));
+    pos = 0;
+    assert_false(eval_next_document("<|endoftext|>\n\n", 15, &pos, &begin, &end));
+}
+
+static void test_tokens_share_the_text(void **state)
+{
+    (void)state;
+    static const char text[] = "Mia lived in a caf\xc3\xa9. \xff\n\nEnd";
+    dmc_engine *e = random_reader(0, 0);
+    eval_tokens t = {0};
+    size_t sum = 0;
+    assert_ok(eval_append_document(&t, e, text, sizeof text - 1, true, true));
+    assert_int_equal(t.ids[0], 0);
+    assert_int_equal(t.ids[t.n - 1], 1);
+    assert_int_equal(t.bytes[0] + t.bytes[t.n - 1], 0);
+    for (size_t i = 0; i < t.n; i++) {
+        const char *bytes;
+        size_t n;
+        if (sum < 20 && t.bytes[i]) { /* before what is not UTF-8 */
+            assert_ok(dmc_token_bytes(e, t.ids[i], &bytes, &n));
+            assert_int_equal(n, t.bytes[i]);
+            assert_memory_equal(bytes, text + sum, n);
+        }
+        sum += t.bytes[i];
+    }
+    assert_int_equal(sum, sizeof text - 1);
+    eval_tokens_free(&t);
+    dmc_engine_close(e);
+}
+
+static void test_tokens_of_real_tokenizers(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"weights-stories260K/stories260K.bin", "weights-tinystories-656k"};
+    static const char text[] = "Once upon a time, there was a girl. \"Hi!\" said she.\nThe end.";
+    for (size_t k = 0; k < sizeof models / sizeof *models; k++) {
+        char path[512];
+        dmc_engine *e;
+        eval_tokens t = {0};
+        size_t sum = 0;
+        snprintf(path, sizeof path, "%s/%s", DMC_SHARED_DATA, models[k]);
+        if (!dmc_exists(path)) {
+            print_message("%s is not there\n", path);
+            skip();
+        }
+        assert_ok(dmc_engine_open(&e, path, NULL));
+        assert_ok(eval_append_document(&t, e, text, sizeof text - 1, false, false));
+        for (size_t i = 0; i < t.n; i++) sum += t.bytes[i];
+        assert_int_equal(sum, sizeof text - 1);
+        assert_true(t.bytes[0] > 0 || t.bytes[1] > 0); /* a space in front may be a token of its own */
+        eval_tokens_free(&t);
+        dmc_engine_close(e);
+    }
+}
+
+/* ---- windows ----------------------------------------------------------------------------------------------------- */
+
+static eval_ppl_result ppl(dmc_engine *e, const eval_tokens *t, const eval_options *o)
+{
+    eval_ppl_result r;
+    assert_ok(eval_ppl(&r, e, t, o, NULL, NULL));
+    return r;
+}
+
+static void test_windows(void **state)
+{
+    (void)state;
+    dmc_engine *e = random_reader(0, 0);
+    eval_tokens t = read_stories(e);
+    eval_options o = quiet();
+    o.ctx = 128;
+    eval_ppl_result all = ppl(e, &t, &o);
+    assert_int_equal(all.cache.n, t.n / 127);
+    assert_int_equal(all.dropped, t.n % 127);
+    assert_int_equal(all.tokens, 127 * all.cache.n);
+    assert_int_equal(all.cache.tokens, 128 * all.cache.n);
+    int64_t bytes = 0;
+    for (size_t i = 0; i < 127 * (size_t)all.cache.n; i++) bytes += t.bytes[i];
+    assert_int_equal(all.bytes, bytes);
+    o.limit = 3;
+    eval_ppl_result some = ppl(e, &t, &o);
+    assert_int_equal(some.cache.n, 3);
+    assert_int_equal(some.dropped, all.dropped);
+
+    t.n = 50; /* less than a window: one of its own length */
+    eval_ppl_result one = ppl(e, &t, &o);
+    assert_int_equal(one.cache.n, 1);
+    assert_int_equal(one.tokens, 50);
+    assert_int_equal(one.ctx, 51);
+    assert_int_equal(one.dropped, 0);
+    eval_tokens_free(&t);
+    dmc_engine_close(e);
+}
+
+static void test_chunks_change_nothing(void **state)
+{
+    (void)state;
+    static const int chunks[] = {1, 7, 128, 512}, delays[] = {0, 5};
+    for (size_t d = 0; d < 2; d++) {
+        dmc_engine *e = random_reader(d ? 12 : 0, delays[d]);
+        eval_tokens t = read_stories(e);
+        eval_ppl_result first = {0};
+        for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+            eval_options o = quiet();
+            o.ctx = 200;
+            o.limit = 4;
+            o.chunk = chunks[i];
+            eval_ppl_result r = ppl(e, &t, &o);
+            if (i == 0) first = r;
+            assert_memory_equal(&r.nll, &first.nll, sizeof r.nll);
+            assert_int_equal(r.cache.slots, first.cache.slots);
+        }
+        assert_true(eval_cache_cr(&first.cache) > 1.3);
+        assert_true(first.cache.bytes < first.cache.bytes_uncompressed);
+        eval_tokens_free(&t);
+        dmc_engine_close(e);
+    }
+}
+
+static void test_policies(void **state)
+{
+    (void)state;
+    dmc_engine *e = random_reader(0, 0);
+    eval_tokens t = read_stories(e);
+    eval_options o = quiet();
+    dmc_session_options so;
+    o.ctx = 200;
+    o.limit = 2;
+    eval_ppl_result own = ppl(e, &t, &o);
+    o.delay = 50;
+    eval_ppl_result late = ppl(e, &t, &o);
+    assert_true(eval_cache_cr(&late.cache) < eval_cache_cr(&own.cache));
+    o.policy = "none";
+    assert_int_equal(eval_prepare(&so, e, &o), DMC_ERR_ARG); /* no delay without a policy */
+    o.delay = -1;
+    eval_ppl_result none = ppl(e, &t, &o);
+    assert_true(eval_cache_cr(&none.cache) == 1);
+    assert_true(none.nll != own.nll);
+    /* the same as a window so long that nothing settles */
+    o.policy = "dmc";
+    o.delay = 200;
+    eval_ppl_result unsettled = ppl(e, &t, &o);
+    assert_true(eval_cache_cr(&unsettled.cache) == 1);
+    assert_true(fabs(unsettled.nll / none.nll - 1) < 1e-6);
+    o.ctx = 4096;
+    assert_int_equal(eval_prepare(&so, e, &o), DMC_ERR_ARG);
+    eval_tokens_free(&t);
+    dmc_engine_close(e);
+}
+
+/* What training says of a model as it stands is what eval says, compressed and not. */
+static void agree(int window, int delay, bool compressed)
+{
+    const dmc_kernels *kernels = dmc_kernels_pick(0);
+    dmc_train_options to = {.ctx = 96,
+                            .batch = 2,
+                            .accumulate = 1,
+                            .packed = true,
+                            .steps_train = 1,
+                            .lr = 1e-3f,
+                            .adamw = dmc_adamw_default(),
+                            .ce_weight = 1,
+                            .tau = 0.1f,
+                            .eval_samples = 5,
+                            .save_seconds = -1};
+    dmc_checkpoint *k = reader(window, delay);
+    dmc_tokenizer *tokenizer;
+    dmc_corpus corpus;
+    dmc_trainer *trainer;
+    double ce, cr;
+    fill(k, 6);
+    if (!compressed) k->config.policy = dmc_policy_none();
+    to.policy = k->config.policy;
+    if (compressed) to.steps_train = 0, to.steps_ramp = to.steps_hold = 1;
+    assert_ok(dmc_tokenizer_open(&tokenizer, &k->tokenizer, &k->config));
+    assert_ok(dmc_corpus_load(&corpus, tokenizer, &k->config, (const char *[]){stories_path}, 1));
+    assert_ok(dmc_trainer_create(&trainer, k, &corpus, &corpus, &to, kernels));
+    assert_ok(dmc_trainer_measure(trainer, compressed, &ce, &cr));
+    if (compressed) { /* two steps later */
+        assert_ok(dmc_trainer_run(trainer, NULL, NULL, NULL));
+        assert_ok(dmc_trainer_measure(trainer, true, &ce, &cr));
+    }
+    dmc_trainer_close(trainer);
+
+    dmc_engine *e = engine_of(k);
+    eval_tokens t = read_stories(e);
+    eval_options o = quiet();
+    o.ctx = to.ctx;
+    o.limit = to.eval_samples;
+    assert_int_equal(t.n, corpus.n);
+    assert_memory_equal(t.ids, corpus.ids, t.n * sizeof *t.ids);
+    eval_ppl_result r = ppl(e, &t, &o);
+    assert_true(fabs(eval_ppl_nll(&r) / ce - 1) < 1e-5);
+    assert_true(fabs(eval_cache_cr(&r.cache) / cr - 1) < 1e-12);
+    assert_true(compressed ? cr > 1.3 : cr == 1);
+    eval_tokens_free(&t);
+    dmc_corpus_free(&corpus);
+    dmc_tokenizer_close(tokenizer);
+    dmc_engine_close(e);
+}
+
+static void test_agrees_with_training(void **state)
+{
+    (void)state;
+    agree(0, 0, false);
+    agree(0, 0, true);
+    agree(12, 7, true);
+}
+
+/* ---- questions --------------------------------------------------------------------------------------------------- */
+
+/* A model that always says the same token. */
+static dmc_engine *parrot(int32_t says)
+{
+    dmc_checkpoint *k = reader(0, 0);
+    float *embedding = weights(k, "model.embed_tokens.weight"), *norm = weights(k, "model.norm.weight");
+    for (int64_t i = 0; i < (int64_t)VOCAB * k->config.n_embd; i++)
+        embedding[i] = i / k->config.n_embd == says ? 2.0f : 1.0f;
+    for (int i = 0; i < k->config.n_embd; i++) norm[i] = 1;
+    return engine_of(k);
+}
+
+static void test_recall(void **state)
+{
+    (void)state;
+    dmc_engine *probe = random_reader(0, 0);
+    int32_t and[8];
+    size_t n;
+    eval_options o = quiet();
+    eval_recall_result r;
+    assert_ok(dmc_encode(probe, " and", 4, false, false, and, 8, &n));
+    assert_int_equal(n, 1);
+    dmc_engine_close(probe);
+    dmc_engine *e = parrot(and[0]);
+    assert_ok(eval_recall(&r, e, (const char *[]){questions_path}, 1, &o, 8));
+    assert_int_equal(r.questions, QUESTIONS);
+    assert_int_equal(r.right, AND);
+    assert_int_equal(r.window_right, AND);
+    assert_int_equal(r.documents, QUESTION_DOCUMENTS);
+    assert_int_equal(r.beyond, 0);
+    int64_t asked = 0, right = 0;
+    for (int i = 0; i <= EVAL_DISTANCES; i++) asked += r.asked_at[i], right += r.right_at[i];
+    assert_int_equal(asked, QUESTIONS);
+    assert_int_equal(right, AND);
+    assert_int_equal(r.asked_at[EVAL_DISTANCES], 0);
+
+    o.ctx = 80; /* questions behind it are not asked */
+    assert_ok(eval_recall(&r, e, (const char *[]){questions_path}, 1, &o, EVAL_WINDOW_NONE));
+    assert_int_equal(r.questions + r.beyond, QUESTIONS);
+    assert_true(r.beyond > 0 && r.questions > 0);
+    o.ctx = 10;
+    assert_int_equal(eval_recall(&r, e, (const char *[]){questions_path}, 1, &o, EVAL_WINDOW_NONE), DMC_ERR_FORMAT);
+    dmc_engine_close(e);
+}
+
+/* The same answers asked one by one: text up to 'Answer:' and the answer with its blank tokenised apart, token after token. */
+static void test_recall_piece_by_piece(void **state)
+{
+    (void)state;
+    dmc_engine *e = random_reader(0, 3);
+    eval_options o = quiet();
+    eval_recall_result r;
+    dmc_mapping m;
+    size_t at = 0, from, to, pos = 0, begin, end, n, n_answer;
+    int32_t *ids = dmc_malloc(4096, sizeof *ids);
+    float logits[VOCAB];
+    double sum = 0;
+    o.limit = 1;
+    assert_ok(eval_recall(&r, e, (const char *[]){stories_path}, 1, &o, EVAL_WINDOW_NONE));
+    assert_ok(dmc_map_file(&m, stories_path));
+    assert_true(eval_next_document((const char *)m.data, m.size, &at, &from, &to));
+    const char *text = (const char *)m.data + from;
+    while (story_next_question(text, to - from, &pos, &begin, &end)) {
+        dmc_session *s;
+        assert_ok(dmc_session_create(&s, e, NULL));
+        assert_ok(dmc_encode(e, text, begin - 1, true, false, ids, 4096, &n));
+        assert_ok(dmc_encode(e, text + begin - 1, end - begin + 1, false, false, ids + n, 4096 - n, &n_answer));
+        assert_ok(dmc_session_feed(s, ids, n, logits, false));
+        for (size_t i = n; i < n + n_answer; i++) {
+            double total = 0;
+            for (int v = 0; v < VOCAB; v++) total += exp(logits[v]);
+            sum += log(total) - logits[ids[i]];
+            assert_ok(dmc_session_feed(s, &ids[i], 1, logits, false));
+        }
+        dmc_session_close(s);
+    }
+    assert_true(fabs(sum / r.nll - 1) < 1e-5);
+    dmc_unmap(&m);
+    dmc_free(ids);
+    dmc_engine_close(e);
+}
+
+static void test_window_of_all(void **state)
+{
+    (void)state;
+    dmc_engine *e = random_reader(0, 0);
+    eval_options o = quiet();
+    eval_recall_result r;
+    o.policy = "none";
+    o.limit = 2;
+    assert_ok(eval_recall(&r, e, (const char *[]){stories_path}, 1, &o, EVAL_WINDOW_AUTO));
+    assert_int_equal(r.right, r.window_right);
+    assert_int_equal(r.window, (r.cache.tokens + 1) / 2); /* a slot for every token */
+    dmc_engine_close(e);
+}
+
+/* Which word of the text text[at] begins. */
+static size_t word_at(const char *text, size_t at)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < at; i++)
+        n += text[i] != ' ' && text[i] != '\n' && (text[i + 1] == ' ' || text[i + 1] == '\n');
+    return n;
+}
+
+/* Blanks in [begin, end): an answer may have words before its value. */
+static size_t words_between(const char *text, size_t begin, size_t end)
+{
+    size_t n = 0;
+    for (size_t i = begin; i < end; i++) n += text[i] == ' ';
+    return n;
+}
+
+static void test_facts_are_found(void **state)
+{
+    (void)state;
+    story_options o = story_options_default();
+    story_document d = {0};
+    int asked = 0, right = 0;
+    o.seed = 9;
+    for (uint64_t i = 0; i < 200; i++) {
+        size_t pos = 0, begin, end, at;
+        assert_ok(story_write(&d, &o, i));
+        for (int k = 0; story_next_question(d.text, d.n, &pos, &begin, &end); k++, asked++) {
+            assert_true(eval_find_fact(d.text, begin, end, &at));
+            right += word_at(d.text, at) + words_between(d.text, begin, end) == d.facts[d.asked[k].fact].word;
+        }
+    }
+    assert_true(right >= 0.99 * asked); /* two facts may share name and value */
+    story_document_free(&d);
+}
+
+static void test_facts_that_are_not_there(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        long at;
+    } cases[] = {
+        {"Question: Where did Mia live? Answer: barn.", -1},
+        {"Tom lived in the barn.\nQuestion: Where did Mia live? Answer: barn.", 17},
+        {"The dog Star ran. They saw the dog Spot.\nQuestion: Who is the dog? Answer: the dog Star.", 0},
+        {"Mia lived in the barns.\nQuestion: Where did Mia live? Answer: barn.", -1},
+        {"Mia lived in the barn. Tom had a barn.\nQuestion: Where did Mia live? Answer: barn.", 17},
+        {"Mia had a home. It was a barn.\nQuestion: Where did Mia live? Answer: barn.", 25},
+        {"Mia: barn\nQuestion: Is Mia in a barn? Answer: barn.\nQuestion: Where did Mia live? Answer: barn.", 5},
+        {"barn\nQuestion: ? Answer: barn.", 0},
+        {"Question: Is Mia in a barn? Answer: barn.\nQuestion: Where did Mia live? Answer: barn.", -1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t pos = 0, begin = 0, end = 0, at;
+        while (story_next_question(cases[i].text, strlen(cases[i].text), &pos, &begin, &end)) {}
+        assert_true(end > begin);
+        bool found = eval_find_fact(cases[i].text, begin, end, &at);
+        if (found != (cases[i].at >= 0) || (found && (long)at != cases[i].at))
+            fail_msg("case %zu: found %d at %ld", i, found, found ? (long)at : -1);
+    }
+}
+
+/* ---- what may fail ----------------------------------------------------------------------------------------------- */
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    dmc_engine *e = random_reader(0, 4);
+    eval_options o = quiet();
+    o.ctx = 400;
+    o.limit = 1;
+    long k = 0;
+    for (dmc_status status = DMC_ERR_MEMORY; status != DMC_OK;) {
+        eval_tokens t;
+        eval_ppl_result p;
+        eval_recall_result r;
+        dmc_fault_memory(++k);
+        status = eval_read_files(&t, e, (const char *[]){stories_path}, 1);
+        if (status == DMC_OK) {
+            status = eval_ppl(&p, e, &t, &o, NULL, NULL);
+            eval_tokens_free(&t);
+        }
+        if (status == DMC_OK) status = eval_recall(&r, e, (const char *[]){questions_path}, 1, &o, 64);
+        dmc_fault_memory(0);
+        assert_true(status == DMC_OK || status == DMC_ERR_MEMORY);
+    }
+    assert_true(k > 20);
+    dmc_engine_close(e);
+}
+
+static void test_texts_that_do_not_do(void **state)
+{
+    (void)state;
+    dmc_engine *e = random_reader(0, 0);
+    eval_options o = quiet();
+    eval_tokens t;
+    eval_recall_result r;
+    char path[64];
+    dmc_writer *w;
+    snprintf(path, sizeof path, "%s/empty.txt", directory);
+    assert_ok(dmc_writer_open(&w, path));
+    dmc_writef(w, "\n<|endoftext|>\n");
+    assert_ok(dmc_writer_commit(w));
+    assert_int_equal(eval_read_files(&t, e, (const char *[]){path}, 1), DMC_ERR_FORMAT);
+    assert_int_equal(eval_recall(&r, e, (const char *[]){path}, 1, &o, 0), DMC_ERR_FORMAT);
+    assert_int_equal(eval_read_files(&t, e, (const char *[]){stories_path, "/nowhere/x"}, 2), DMC_ERR_IO);
+    assert_int_equal(eval_recall(&r, e, (const char *[]){stories_path, "/nowhere/x"}, 2, &o, 0), DMC_ERR_IO);
+    unlink(path);
+    dmc_engine_close(e);
+}
+
+/* ---- pictures ---------------------------------------------------------------------------------------------------- */
+
+static int count(const char *text, const char *word)
+{
+    int n = 0;
+    for (; (text = strstr(text, word)); text += strlen(word)) n++;
+    return n;
+}
+
+static void test_picture(void **state)
+{
+    (void)state;
+    static const double values[] = {1, 2, 4, 8, 1.5, 3};
+    const picture_map map = {
+        .title = "CR <of> heads", .values = values, .low = 1, .high = 8, .logarithmic = true, .format = "%.2f"};
+    const picture p = {.title = "a & \"b\"\n", .subtitle = "s", .n_layers = 3, .n_heads = 2, .maps = &map, .n_maps = 1};
+    char path[64], text[4096] = "";
+    dmc_mapping m;
+    snprintf(path, sizeof path, "%s/p.svg", directory);
+    assert_ok(picture_svg(&p, path));
+    assert_ok(dmc_map_file(&m, path));
+    char *svg = strndup((const char *)m.data, m.size);
+    assert_int_equal(count(svg, "<title>layer"), 6);
+    assert_int_equal(count(svg, "a &amp; \"b\"<"), 1);
+    assert_int_equal(count(svg, "CR &lt;of&gt; heads"), 1);
+    assert_int_equal(count(svg, ">4.00<"), 1);
+    assert_int_equal(count(svg, "layer 1, head 0: 4.00<"), 1);
+    assert_int_equal(count(svg, "<text"), count(svg, "</text>"));
+    free(svg);
+    dmc_unmap(&m);
+    unlink(path);
+    assert_int_equal(picture_svg(&p, "/nowhere/p.svg"), DMC_ERR_IO);
+
+    FILE *f = fmemopen(text, sizeof text, "w");
+    picture_terminal(&p, f, 80, false);
+    fclose(f);
+    assert_non_null(strstr(text, "layer 0  \u2591  1.00 \u2592  2.00 \nlayer 1  \u2593  4.00 \u2588  8.00 \n"));
+    f = fmemopen(text, sizeof text, "w");
+    picture_terminal(&p, f, 16, true); /* no room for numbers */
+    fclose(f);
+    assert_non_null(strstr(text, "layer 0  \033[48;5;"));
+    assert_null(strstr(text, "2.00"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_documents),
+        cmocka_unit_test(test_tokens_share_the_text),
+        cmocka_unit_test(test_tokens_of_real_tokenizers),
+        cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_chunks_change_nothing),
+        cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_agrees_with_training),
+        cmocka_unit_test(test_recall),
+        cmocka_unit_test(test_recall_piece_by_piece),
+        cmocka_unit_test(test_window_of_all),
+        cmocka_unit_test(test_facts_are_found),
+        cmocka_unit_test(test_facts_that_are_not_there),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_texts_that_do_not_do),
+        cmocka_unit_test(test_picture),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,70 @@
+/* dmc convert: models between Hugging Face directories, GGUF and llama2.c files. */
+#include "cli.h"
+#include "commands.h"
+#include "format/checkpoint.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t weight_bytes(const dmc_checkpoint *c)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < c->n_tensors; i++) bytes += c->tensors[i].bytes;
+    return bytes;
+}
+
+static void print_line(const char *path, const dmc_checkpoint *c)
+{
+    const dmc_policy *p = &c->config.policy;
+    size_t largest = 0;
+    for (size_t i = 1; i < c->n_tensors; i++)
+        if (c->tensors[i].bytes > c->tensors[largest].bytes) largest = i;
+    printf("%s: %zu tensors, %s, %zu bytes of weights, ", path, c->n_tensors, dmc_dtype_name(c->tensors[largest].dtype),
+           weight_bytes(c));
+    if (p->kind == DMC_POLICY_DMC) printf("policy dmc (CR %g, W %d, d %d)\n", (double)p->cr, p->window, p->delay);
+    else printf("policy none\n");
+}
+
+int cmd_convert(int argc, char **argv)
+{
+    const char *in = NULL, *out = NULL, *type = NULL;
+    bool overwrite = false;
+    const cli_option options[] = {
+        CLI_OPTION("type", 't', &type, .choices = "f32|f16|bf16|q8_0|q4_0", .def = "as they are",
+                   .help = "type of the matrices; vectors stay F32. q8_0 and q4_0 need a .gguf"),
+        CLI_OPTION("overwrite", 'f', &overwrite, .help = "replace OUT if it is there"),
+        {0}};
+    const cli_operand operands[] = {
+        {.name = "IN", .value = &in, .help = "a Hugging Face directory, a .gguf file, or a llama2.c .bin"},
+        {.name = "OUT",
+         .value = &out,
+         .help = "a name that ends in .gguf, or a directory for the files of Hugging Face"},
+        {0}};
+    cli_parse(
+        &(cli_command){.options = options,
+                       .operands = operands,
+                       .about =
+                           "Converts a model, with its tokenizer and its compression policy. The policy goes into the "
+                           "metadata under an architecture name that other engines refuse rather than misread.\n\n"
+                           "OUT appears when it is complete, or not at all.",
+                       .examples = "dmc convert Llama-3.2-1B llama.gguf --type q8_0\n"
+                                   "dmc convert stories260K.bin stories260K-hf"},
+        argc, argv);
+    dmc_dtype dtype = DMC_DTYPE_COUNT;
+    dmc_checkpoint *c, *written;
+    if (type) dmc_dtype_parse(&dtype, type);
+    if (cli_ends_with(out, ".bin") || cli_ends_with(out, ".safetensors"))
+        cli_usage("OUT: '%s' is not a format to write: name a .gguf file or a directory", out);
+    cli_check(dmc_checkpoint_open(&c, in));
+    if (cli_same_place(in, out)) cli_die("choose another OUT", "%s: is the model itself", out);
+    if (dmc_exists(out) && !overwrite) cli_die("--overwrite replaces it", "%s: is there already", out);
+    bool gguf = cli_ends_with(out, ".gguf");
+    if (gguf && dmc_is_dir(out)) cli_die("choose a name that is free", "%s: is a directory", out);
+    cli_check(gguf ? dmc_write_gguf(out, c, c, dtype) : dmc_write_hf(out, c, c, dtype));
+    cli_check(dmc_checkpoint_open(&written, out));
+    print_line(in, c);
+    print_line(out, written);
+    dmc_checkpoint_close(written);
+    dmc_checkpoint_close(c);
+    return 0;
+}

@@ -1,0 +1,99 @@
+/* Measuring a model through its real cache. doc/evaluation.md says what is measured and why. */
+#ifndef EVAL_H
+#define EVAL_H
+
+#include "eval_text.h"
+
+/* ---- how ---- */
+
+typedef struct {
+    const char *policy; /* "dmc": as the model decides; "none": every token keeps its slot; NULL: the model's own */
+    int delay, window;  /* of the model's policy; -1: as they are */
+    int ctx;            /* tokens of a window, or at most of a document; 0: the model's context, at most 2048 */
+    int chunk;          /* tokens that are read at once; changes no result */
+    int64_t limit;      /* windows or documents; 0: all */
+    bool quiet, no_color;
+} eval_options;
+eval_options eval_options_default(void);
+
+/* Session options and ctx from o; DMC_ERR_ARG for what the model cannot do. A retrofitted model with policy "none" takes the
+ * decision "append" for every token: its decision channel stays out of attention. */
+dmc_status eval_prepare(dmc_session_options *out, const dmc_engine *e, const eval_options *o);
+/* "policy dmc (W 0, d 16), context 512" for protocols. */
+void eval_describe(char *out, size_t size, const dmc_session_options *s);
+
+/* ---- the cache at the end of each window or document, summed ---- */
+
+typedef struct {
+    int64_t n; /* windows or documents */
+    int64_t tokens, slots, slots_uncompressed;
+    uint64_t bytes, bytes_uncompressed;
+} eval_cache;
+void eval_cache_add(eval_cache *c, const dmc_session *s);
+double eval_cache_cr(const eval_cache *c); /* a ratio of sums */
+
+/* ---- judging tokens ---- */
+
+typedef struct {
+    int n_vocab, chunk;
+    float *logits; /* [chunk, n_vocab] */
+} eval_judge;
+dmc_status eval_judge_create(eval_judge *j, const dmc_engine *e, int chunk);
+void eval_judge_free(eval_judge *j);
+/* Feeds the n tokens and judges each but the first: nll[i] in nats, hit[i] whether it was the most likely one. */
+dmc_status eval_judge_feed(eval_judge *j, dmc_session *s, const int32_t *ids, size_t n, double *nll, bool *hit);
+
+/* ---- perplexity ---- */
+
+typedef struct {
+    double nll;      /* nats, summed over the scored tokens */
+    int64_t tokens;  /* scored */
+    int64_t bytes;   /* of their text */
+    int64_t dropped; /* tokens behind the last full window */
+    int ctx;         /* tokens of a window, BOS included */
+    bool bos;        /* begins with one */
+    eval_cache cache;
+    double seconds;
+} eval_ppl_result;
+/* Called with the session at the end of each window. */
+typedef void eval_window_fn(const dmc_session *s, void *user);
+
+/* The stream in windows that do not overlap: [BOS] and ctx - 1 tokens, all but the first scored; what does not fill the last
+ * one is left out, unless it is the only one. */
+dmc_status eval_ppl(eval_ppl_result *out, dmc_engine *e, const eval_tokens *stream, const eval_options *o,
+                    eval_window_fn *each, void *user);
+void eval_ppl_protocol(char *out, size_t size, const eval_ppl_result *r, const dmc_session_options *s);
+double eval_ppl_nll(const eval_ppl_result *r); /* nats per token */
+double eval_ppl_bits_per_byte(const eval_ppl_result *r);
+
+/* ---- recall ---- */
+
+enum {
+    EVAL_DISTANCES = 9
+}; /* tokens from the fact to the answer: < 16, < 32, ..., < 2048, more; in [EVAL_DISTANCES]: unknown */
+
+typedef struct {
+    int64_t documents, questions, right;
+    int64_t beyond; /* questions that stand behind the context: not asked */
+    int64_t answer_tokens;
+    double nll; /* of the answers' tokens, summed */
+    int64_t asked_at[EVAL_DISTANCES + 1], right_at[EVAL_DISTANCES + 1];
+    eval_cache cache; /* at the end of the documents */
+    int ctx;
+    double seconds;
+    int window; /* slots of the sliding window by re-reading; 0: not asked for */
+    int64_t window_right;
+} eval_recall_result;
+
+enum { EVAL_WINDOW_NONE = 0, EVAL_WINDOW_AUTO = -1 };
+/* Questions of `dmc story`. window: also with the last `window` tokens alone (EVAL_WINDOW_AUTO: as many as the compressed
+ * cache had slots per head). */
+dmc_status eval_recall(eval_recall_result *out, dmc_engine *e, const char *const *files, int n_files,
+                       const eval_options *o, int window);
+void eval_recall_protocol(char *out, size_t size, const eval_recall_result *r, const dmc_session_options *s);
+
+/* Where the fact lies that a question of a text asks for: the answer's last mention before the question's line, outside other
+ * questions: one with a name of the question in the same sentence, else in the one before, else any. False: not found. */
+bool eval_find_fact(const char *text, size_t answer_begin, size_t answer_end, size_t *at);
+
+#endif

@@ -1,0 +1,107 @@
+/* Sessions to measure with, their caches, and the judgement of single tokens. */
+#include "eval.h"
+
+#include <math.h>
+#include <string.h>
+
+eval_options eval_options_default(void) { return (eval_options){.delay = -1, .window = -1, .chunk = 128}; }
+
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+
+/* What the model has not learned gets the constants of the method. */
+static dmc_policy untrained(const dmc_info *info)
+{
+    return (dmc_policy){.kind = DMC_POLICY_DMC,
+                        .channel = info->head_dim - 1,
+                        .offset = 5,
+                        .eps = 0x1p-7f,
+                        .first_append = true,
+                        .cr = 1};
+}
+
+static dmc_status choose_policy(dmc_policy *p, const dmc_info *info, const eval_options *o)
+{
+    bool dmc = o->policy ? strcmp(o->policy, "dmc") == 0 : info->policy.kind == DMC_POLICY_DMC;
+    *p = info->policy;
+    if (!dmc && (o->delay >= 0 || o->window >= 0))
+        return dmc_fail(DMC_ERR_ARG, "--delay and --window need a model that compresses, or --policy dmc");
+    if (dmc && p->kind == DMC_POLICY_NONE) *p = untrained(info);
+    if (!dmc) p->kind = DMC_POLICY_NONE;
+    if (o->delay >= 0) p->delay = o->delay;
+    if (o->window >= 0) p->window = o->window;
+    return DMC_OK;
+}
+
+dmc_status eval_prepare(dmc_session_options *out, const dmc_engine *e, const eval_options *o)
+{
+    const dmc_info *info = dmc_engine_info(e);
+    *out = dmc_session_options_default();
+    out->override_policy = true;
+    out->chunk = o->chunk;
+    out->n_ctx = o->ctx ? o->ctx : info->n_ctx < 2048 ? info->n_ctx : 2048;
+    if (out->n_ctx > info->n_ctx)
+        return dmc_fail(DMC_ERR_ARG, "--ctx %d: the model's context has %d tokens", out->n_ctx, info->n_ctx);
+    if (out->n_ctx < 2) return dmc_fail(DMC_ERR_ARG, "a context of %d tokens: at least 2 are needed", out->n_ctx);
+    return choose_policy(&out->policy, info, o);
+}
+
+void eval_describe(char *out, size_t size, const dmc_session_options *s)
+{
+    const dmc_policy *p = &s->policy;
+    if (p->kind == DMC_POLICY_DMC)
+        snprintf(out, size, "policy dmc (W %d, d %d), context %d", p->window, p->delay, s->n_ctx);
+    else snprintf(out, size, "policy none, context %d", s->n_ctx);
+}
+
+/* ---- caches ------------------------------------------------------------------------------------------------------ */
+
+void eval_cache_add(eval_cache *c, const dmc_session *s)
+{
+    dmc_stats st = dmc_session_stats(s);
+    c->n++;
+    c->tokens += st.n_tokens;
+    c->slots += st.n_slots;
+    c->slots_uncompressed += st.n_slots_uncompressed;
+    c->bytes += st.kv_bytes;
+    c->bytes_uncompressed += st.kv_bytes_uncompressed;
+}
+
+double eval_cache_cr(const eval_cache *c) { return c->slots ? (double)c->slots_uncompressed / (double)c->slots : 1; }
+
+/* ---- tokens ------------------------------------------------------------------------------------------------------ */
+
+dmc_status eval_judge_create(eval_judge *j, const dmc_engine *e, int chunk)
+{
+    *j = (eval_judge){.n_vocab = dmc_engine_info(e)->n_vocab, .chunk = chunk};
+    return dmc_array(&j->logits, (size_t)chunk * (size_t)j->n_vocab, sizeof *j->logits);
+}
+
+void eval_judge_free(eval_judge *j)
+{
+    dmc_free(j->logits);
+    *j = (eval_judge){0};
+}
+
+static void judge_row(const float *logits, int n_vocab, int32_t id, double *nll, bool *hit)
+{
+    int best = 0;
+    double sum = 0;
+    for (int i = 1; i < n_vocab; i++)
+        if (logits[i] > logits[best]) best = i;
+    for (int i = 0; i < n_vocab; i++) sum += expf(logits[i] - logits[best]);
+    *nll = log(sum) + (double)logits[best] - (double)logits[id];
+    *hit = best == id;
+}
+
+dmc_status eval_judge_feed(eval_judge *j, dmc_session *s, const int32_t *ids, size_t n, double *nll, bool *hit)
+{
+    for (size_t at = 0; at < n; at += (size_t)j->chunk) {
+        size_t fed = n - at < (size_t)j->chunk ? n - at : (size_t)j->chunk, judged = at + fed < n ? fed : fed - 1;
+        DMC_TRY(dmc_session_feed(s, ids + at, fed, j->logits, true));
+#pragma omp parallel for schedule(static)
+        for (size_t i = 0; i < judged; i++)
+            judge_row(j->logits + i * (size_t)j->n_vocab, j->n_vocab, ids[at + i + 1], &nll[at + i + 1],
+                      &hit[at + i + 1]);
+    }
+    return DMC_OK;
+}

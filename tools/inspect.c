@@ -1,0 +1,297 @@
+/* dmc inspect: what is in a model file, and how each head compresses a text. */
+#include "cli.h"
+#include "commands.h"
+#include "eval.h"
+#include "format/checkpoint.h"
+#include "inspect_picture.h"
+#include "json_out.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t parameters;
+    size_t bytes;
+    const char *dtype; /* of the largest tensor */
+} weights;
+
+static weights sum_weights(const dmc_checkpoint *c)
+{
+    weights w = {0};
+    size_t largest = 0;
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        const dmc_tensor *t = &c->tensors[i];
+        w.parameters += t->shape[0] * t->shape[1];
+        w.bytes += t->bytes;
+        if (t->bytes <= largest) continue;
+        largest = t->bytes;
+        w.dtype = dmc_dtype_name(t->dtype);
+    }
+    return w;
+}
+
+static const char *architecture(const dmc_config *c)
+{
+    return c->policy.kind == DMC_POLICY_DMC ? "dmc-llama" : "llama";
+}
+static const char *policy_name(const dmc_policy *p) { return p->kind == DMC_POLICY_DMC ? "dmc" : "none"; }
+
+static const char *rope_name(const dmc_config *c)
+{
+    static const char *const names[] = {"plain", "linear", "llama3"};
+    return names[c->rope_kind];
+}
+
+static const char *tokenizer_name(const dmc_tokenizer_source *t)
+{
+    if (t->hf_json_path || t->hf_json) return "Hugging Face tokenizer.json";
+    if (t->sp_model_path) return "tokenizer.model";
+    if (t->llama2c_bin_path) return "llama2.c tokenizer";
+    if (t->gguf) return "GGUF";
+    return "none";
+}
+
+static json_t *policy_json(const dmc_policy *p)
+{
+    json_t *o = json_new_object();
+    json_put_string(o, "kind", policy_name(p));
+    if (p->kind != DMC_POLICY_DMC) return o;
+    json_put_real(o, "cr", (double)p->cr);
+    json_put_int(o, "channel", p->channel);
+    json_put_real(o, "offset", (double)p->offset);
+    json_put_real(o, "eps", (double)p->eps);
+    json_put_int(o, "window", p->window);
+    json_put_int(o, "delay", p->delay);
+    json_put_bool(o, "first_append", p->first_append);
+    return o;
+}
+
+static json_t *model_json(const dmc_checkpoint *k)
+{
+    const dmc_config *c = &k->config;
+    weights w = sum_weights(k);
+    json_t *o = json_new_object(), *rope = json_new_object();
+    json_put_string(o, "path", k->path);
+    json_put_string(o, "architecture", architecture(c));
+    json_put_int(o, "parameters", w.parameters);
+    json_put_int(o, "bytes", (int64_t)w.bytes);
+    json_put_string(o, "dtype", w.dtype);
+    json_put_int(o, "layers", c->n_layers);
+    json_put_int(o, "heads", c->n_heads);
+    json_put_int(o, "kv_heads", c->n_kv_heads);
+    json_put_int(o, "head_dim", c->head_dim);
+    json_put_int(o, "width", c->n_embd);
+    json_put_int(o, "ff", c->n_ff);
+    json_put_int(o, "vocab", c->n_vocab);
+    json_put_int(o, "ctx", c->n_ctx);
+    json_put_bool(o, "tied", c->tied);
+    json_put_bool(o, "qkv_bias", c->qkv_bias);
+    json_put_string(rope, "kind", rope_name(c));
+    json_put_real(rope, "theta", c->rope_theta);
+    if (c->rope_kind != DMC_ROPE_PLAIN) json_put_real(rope, "factor", (double)c->rope_factor);
+    json_put_string(rope, "rows", c->rope_interleaved ? "interleaved" : "half-split");
+    json_put(o, "rope", rope);
+    json_put_string(o, "tokenizer", tokenizer_name(&k->tokenizer));
+    json_put(o, "policy", policy_json(&c->policy));
+    return o;
+}
+
+static void print_model(const dmc_checkpoint *k)
+{
+    const dmc_config *c = &k->config;
+    const dmc_policy *p = &c->policy;
+    weights w = sum_weights(k);
+    printf("%s\n", k->path);
+    printf("architecture  %s, %lld parameters, %s, %.2f MiB\n", architecture(c), (long long)w.parameters, w.dtype,
+           (double)w.bytes / (1 << 20));
+    printf("shape         %d layers, width %d, ff %d, vocabulary %d%s\n", c->n_layers, c->n_embd, c->n_ff, c->n_vocab,
+           c->tied ? ", output tied to the embedding" : "");
+    printf("attention     %d heads on %d KV heads of dimension %d, context %d\n", c->n_heads, c->n_kv_heads,
+           c->head_dim, c->n_ctx);
+    printf("rope          %s, theta %g, rows %s\n", rope_name(c), c->rope_theta,
+           c->rope_interleaved ? "interleaved" : "half-split");
+    printf("tokenizer     %s\n", tokenizer_name(&k->tokenizer));
+    printf("cache         %zu bytes a token uncompressed, in F32\n",
+           2 * sizeof(float) * (size_t)c->n_layers * (size_t)c->n_kv_heads * (size_t)c->head_dim);
+    if (p->kind == DMC_POLICY_DMC)
+        printf("policy        dmc: CR %g, channel %d, offset %g, eps %g, window %d, delay %d, first token %s\n",
+               (double)p->cr, p->channel, (double)p->offset, (double)p->eps, p->window, p->delay,
+               p->first_append ? "appends" : "decides");
+    else printf("policy        none: every token keeps its slot\n");
+}
+
+/* ---- the heads --------------------------------------------------------------------------------------------------- */
+
+/* Sums over the windows. */
+typedef struct {
+    int n_layers, n_heads, delay;
+    double tokens, settled;      /* of one head; that have left the recent window */
+    double *slots, *cr, *merged; /* [n_layers, n_heads] */
+} heads;
+
+static void add_window(const dmc_session *s, void *user)
+{
+    heads *h = user;
+    int64_t n = dmc_session_stats(s).n_tokens;
+    h->tokens += (double)n;
+    h->settled += n > h->delay ? (double)(n - h->delay) : 0;
+    for (int il = 0; il < h->n_layers; il++)
+        for (int ih = 0; ih < h->n_heads; ih++)
+            h->slots[il * h->n_heads + ih] += (double)dmc_session_head_slots(s, il, ih);
+}
+
+static void measure(heads *h, eval_ppl_result *r, dmc_engine *e, const cli_list *data, const eval_options *o)
+{
+    const dmc_info *info = dmc_engine_info(e);
+    int n = info->n_layers * info->n_kv_heads;
+    eval_tokens stream;
+    *h = (heads){.n_layers = info->n_layers, .n_heads = info->n_kv_heads, .delay = info->policy.delay};
+    cli_check(dmc_array(&h->slots, (size_t)n, sizeof *h->slots));
+    cli_check(dmc_array(&h->cr, (size_t)n, sizeof *h->cr));
+    cli_check(dmc_array(&h->merged, (size_t)n, sizeof *h->merged));
+    cli_check(eval_read_files(&stream, e, data->items, data->n));
+    cli_check(eval_ppl(r, e, &stream, o, add_window, h));
+    eval_tokens_free(&stream);
+    for (int i = 0; i < n; i++) {
+        h->cr[i] = h->tokens / h->slots[i];
+        h->merged[i] = h->settled > 0 ? 100 * (h->tokens - h->slots[i]) / h->settled : 0;
+    }
+}
+
+static void free_heads(heads *h)
+{
+    dmc_free(h->slots);
+    dmc_free(h->cr);
+    dmc_free(h->merged);
+}
+
+static double layer_cr(const heads *h, int il)
+{
+    double slots = 0;
+    for (int ih = 0; ih < h->n_heads; ih++) slots += h->slots[il * h->n_heads + ih];
+    return h->tokens * h->n_heads / slots;
+}
+
+static void put_heads(json_t *o, const heads *h, const eval_ppl_result *r, const char *protocol)
+{
+    json_t *each = json_new_array(), *layers = json_new_array();
+    for (int il = 0; il < h->n_layers; il++) {
+        json_push_real(layers, layer_cr(h, il));
+        for (int ih = 0; ih < h->n_heads; ih++) {
+            json_t *head = json_new_object();
+            int i = il * h->n_heads + ih;
+            json_put_int(head, "layer", il);
+            json_put_int(head, "head", ih);
+            json_put_int(head, "tokens", (int64_t)h->tokens);
+            json_put_int(head, "slots", (int64_t)h->slots[i]);
+            json_put_real(head, "cr", h->cr[i]);
+            json_put_real(head, "merge_rate", h->merged[i] / 100);
+            json_push(each, head);
+        }
+    }
+    json_put_real(o, "cr", eval_cache_cr(&r->cache));
+    json_put_real(o, "nll", eval_ppl_nll(r));
+    json_put_string(o, "protocol", protocol);
+    json_put(o, "layer_cr", layers);
+    json_put(o, "per_head", each);
+}
+
+/* Columns of the terminal that stdout is, 0 if it is none. */
+static int terminal_columns(void)
+{
+    struct winsize w;
+    if (!isatty(STDOUT_FILENO)) return 0;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
+}
+
+static void draw(const heads *h, const eval_ppl_result *r, const char *path, const char *svg, bool print, bool no_color)
+{
+    char title[160], subtitle[200];
+    double most = 2;
+    int columns = terminal_columns();
+    for (int i = 0; i < h->n_layers * h->n_heads; i++) most = h->cr[i] > most ? h->cr[i] : most;
+    const picture_map maps[] = {
+        {.title = "compression ratio", .values = h->cr, .low = 1, .high = most, .logarithmic = true, .format = "%.2f"},
+        {.title = "merged, of settled tokens", .values = h->merged, .low = 0, .high = 100, .format = "%.0f %%"}};
+    const picture p = {.title = title,
+                       .subtitle = subtitle,
+                       .n_layers = h->n_layers,
+                       .n_heads = h->n_heads,
+                       .maps = maps,
+                       .n_maps = 2};
+    snprintf(title, sizeof title, "%.100s: CR %.2f", path, eval_cache_cr(&r->cache));
+    snprintf(subtitle, sizeof subtitle, "layers down, KV heads across; %lld windows of %d tokens, nll %.4f",
+             (long long)r->cache.n, r->ctx, eval_ppl_nll(r));
+    if (print) putchar('\n');
+    if (print) picture_terminal(&p, stdout, columns ? columns : 120, columns && !no_color);
+    if (svg) cli_check(picture_svg(&p, svg));
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------- */
+
+int cmd_inspect(int argc, char **argv)
+{
+    const char *path = NULL, *svg = NULL;
+    cli_list data = {0};
+    bool json = false, kernels = false;
+    dmc_engine_options engine = dmc_engine_options_default();
+    eval_options o = eval_options_default();
+    o.limit = 32;
+    const cli_option options[] = {
+        CLI_OPTION("data", 0, &data, .arg = "FILE",
+                   .help = "text to read; then the compression of each layer and head is shown"),
+        CLI_OPTION("svg", 0, &svg, .arg = "FILE", .help = "with --data: draw the compression into this file"),
+        CLI_OPTION("ctx", 0, &o.ctx, .arg = "N", .min = 2, .max = 1 << 30, .def = "the model's, at most 2048",
+                   .help = "tokens of a window"),
+        CLI_OPTION("limit", 0, &o.limit, .arg = "N", .min = 1, .max = HUGE_VAL, .help = "windows to read"),
+        CLI_OPTION("kernels", 0, &kernels, .help = "also tell which CPU kernels run here"),
+        CLI_OPTION("threads", 0, &engine.n_threads, .arg = "N", .min = 0, .max = 1024, .def = "all cores",
+                   .help = "CPU threads"),
+        CLI_OPTION("json", 0, &json, .help = "print one JSON object"),
+        CLI_OPTION("quiet", 'q', &o.quiet, .help = "no progress"),
+        CLI_OPTION("no-color", 0, &o.no_color, .help = "no colours on the terminal"),
+        {0}};
+    const cli_operand operands[] = {CLI_MODEL_OPERAND(&path), {0}};
+    cli_parse(
+        &(cli_command){.options = options,
+                       .operands = operands,
+                       .about =
+                           "Shows the architecture of a model and how it compresses its cache. With a text, the model "
+                           "reads it, and a map shows the compression that each layer and KV head chose.",
+                       .examples = "dmc inspect models/story-dmc4.gguf\n"
+                                   "dmc inspect models/story-dmc4.gguf --data heldout.txt --svg heads.svg"},
+        argc, argv);
+    if (svg && !data.n) cli_usage("--svg needs a text to draw the compression of: --data FILE");
+    dmc_checkpoint *c;
+    cli_check(dmc_checkpoint_open(&c, path));
+    json_t *object = json ? model_json(c) : NULL;
+    if (!json) print_model(c);
+    const char *tier = dmc_kernels_pick(0)->name;
+    if (kernels && json) json_put_string(object, "kernels", tier);
+    else if (kernels) printf("kernels       %s\n", tier);
+    dmc_checkpoint_close(c);
+    if (data.n) {
+        char protocol[512];
+        dmc_session_options so;
+        dmc_engine *e;
+        heads h;
+        eval_ppl_result r;
+        cli_check(dmc_engine_open(&e, path, &engine));
+        cli_check(eval_prepare(&so, e, &o));
+        measure(&h, &r, e, &data, &o);
+        eval_ppl_protocol(protocol, sizeof protocol, &r, &so);
+        if (json) put_heads(object, &h, &r, protocol);
+        draw(&h, &r, path, svg, !json, o.no_color);
+        if (!json) printf("\n%s\n", protocol);
+        if (svg && !json) printf("%s: written\n", svg);
+        free_heads(&h);
+        dmc_engine_close(e);
+    }
+    if (json) json_print(object);
+    return 0;
+}
