@@ -52,7 +52,7 @@ int cmd_retrofit(int argc, char **argv)
                    .help = "samples of a pass"),
         CLI_OPTION("accumulate", 0, &accumulate, .arg = "N", .min = 1, .max = 65536, .help = "passes of a step"),
         CLI_OPTION("documents", 0, &text, .choices = "packed|separate",
-                   .help = "run into each other, or one per sample"),
+                   .help = "run into each other, or one per sample, cut at --ctx"),
         CLI_HEADING("Recipe"),
         CLI_OPTION("lr", 0, &lr, .arg = "X", .min = 0, .max = 10, .def = "0.128 / width", .help = "learning rate"),
         CLI_OPTION("decision-scale", 0, &decision_scale, .arg = "X", .min = 0, .max = 1e6, .def = "2.5 / (lr width)",

@@ -93,7 +93,7 @@ int cmd_train(int argc, char **argv)
                    .help = "samples of a pass"),
         CLI_OPTION("accumulate", 0, &accumulate, .arg = "N", .min = 1, .max = 65536, .help = "passes of a step"),
         CLI_OPTION("documents", 0, &text, .choices = "packed|separate",
-                   .help = "run into each other, or one per sample"),
+                   .help = "run into each other, or one per sample, cut at --ctx"),
         CLI_OPTION("lr", 0, &lr, .arg = "X", .min = 0, .max = 10, .def = "0.384 / width, 0.128 / width with --init",
                    .help = "peak learning rate"),
         CLI_OPTION("warmup", 0, &warmup, .arg = "N", .min = -1, .max = 1e12, .def = "a twentieth",
