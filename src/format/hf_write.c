@@ -32,13 +32,26 @@ static dmc_status begin_file(dmc_writer **w, output *o, const char *name)
     return DMC_OK;
 }
 
+/* Where a plain model is replaced by a compressed one, or the other way round, the old config.json goes first: for no moment may the
+ * new weights stand under it and be misread. A failure after that leaves a directory that is refused. */
+static dmc_status remove_misleading_config(const output *o, bool dmc)
+{
+    char *path = dmc_path_join(o->dir, "config.json");
+    dmc_mapping old = {0};
+    dmc_status status = DMC_OK;
+    if (!path) return dmc_fail(DMC_ERR_MEMORY, "%s: out of memory", o->dir);
+    if (dmc_exists(path)) {
+        status = dmc_map_file(&old, path);
+        bool was_dmc = status == DMC_OK && memmem(old.data, old.size, "dmc_llama", 9) != NULL;
+        if (status == DMC_OK && was_dmc != dmc) unlink(path);
+        dmc_unmap(&old);
+    }
+    dmc_free(path);
+    return status;
+}
+
 static dmc_status commit_all(output *o)
 {
-    /* Where a model is replaced, its old config.json goes first: new weights must never stand beside it. */
-    char *config = dmc_path_join(o->dir, "config.json");
-    if (!config) return dmc_fail(DMC_ERR_MEMORY, "%s: out of memory", o->dir);
-    unlink(config);
-    dmc_free(config);
     for (int i = 0; i < o->n; i++) {
         dmc_writer *w = o->files[i].writer;
         o->files[i].writer = NULL;
@@ -305,6 +318,7 @@ dmc_status dmc_write_hf(const char *dir, const dmc_checkpoint *c, const dmc_chec
     DMC_GOTO(write_safetensors(w, c, dtype));
     DMC_GOTO(begin_file(&w, &o, "config.json"));
     write_config(w, c, dtype);
+    DMC_GOTO(remove_misleading_config(&o, c->config.policy.kind == DMC_POLICY_DMC));
     DMC_GOTO(commit_all(&o));
 done:
     end(&o, status);
