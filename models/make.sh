@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the shipped models, story.gguf and story-dmc4.gguf, from nothing: text by `dmc story`, weights by `dmc train` and `dmc retrofit`.
-# About a quarter of an hour on two free cores. The result does not depend on the number of threads.
+# About a quarter of an hour on two free cores. The same program gives the same bits, whatever the
+# number of threads.
 #   models/make.sh [DIRECTORY]      for the text and what lies between; default build/models
 set -euo pipefail
 cd "$(dirname "$0")/.."
