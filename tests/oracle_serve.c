@@ -44,7 +44,7 @@ static bool layer_open(layer *l, const char *path, int tier, char why[ORACLE_WHY
     dmc_rope_inv_freq(inv_freq, l->D, setting(l->f, "theta"));
     if (!ready(dmc_rope_create(&l->rope, l->D, l->pos0 + l->T, setting(l->f, "interleaved") != 0, inv_freq), why))
         return false;
-    if (!ready(dmc_pool_create(&l->pool, l->D, 0), why)) return false;
+    if (!ready(dmc_pool_create(&l->pool, DMC_KV_F32, l->D, 0), why)) return false;
     dmc_seq_options o = {.n_layers = 1,
                          .n_kv_heads = l->H,
                          .group = l->G,

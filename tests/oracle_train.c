@@ -38,8 +38,10 @@ static bool layer_check(const char *path, char why[ORACLE_WHY], const char *soft
                              .rope = &rope,
                              .kernels = dmc_kernels_pick(0)};
     dmc_attention_saved a;
-    float *memory = floats(dmc_attention_saved_floats(&s)), *scratch = floats(dmc_attention_scratch_floats(&s));
-    dmc_attention_saved_carve(&a, &s, memory);
+    float *memory = floats(dmc_attention_states_floats(&s) + dmc_attention_gates_floats(&s)),
+          *scratch = floats(dmc_attention_scratch_floats(&s));
+    dmc_attention_states_carve(&a, &s, memory);
+    dmc_attention_gates_carve(&a, &s, memory + dmc_attention_states_floats(&s));
     float *qf = copy(q), *kf = copy(k), *vf = copy(need(f, "v")), *noise = noise_of(f, 0, 1, 1, T, H),
           *d_out = copy(need(f, "grad_out"));
     float *out = floats((size_t)T * Hq * D), *dq = floats((size_t)T * Hq * D), *dk = floats((size_t)T * H * D),
@@ -71,7 +73,7 @@ static bool layer_check(const char *path, char why[ORACLE_WHY], const char *soft
     for (int pass = details ? 0 : 1; pass < 2; pass++) { /* without and with the compression loss */
         float d_alpha = pass && hinge > 0 ? -1.0f / (float)(H * T) : 0;
         for (int h = 0; h < H; h++)
-            dmc_attention_backward(&s, &a, 0, h, qf, kf, vf, out, d_out, d_alpha, T, dq, dk, dv, scratch);
+            dmc_attention_backward(&s, &a, 0, h, kf, vf, out, d_out, d_alpha, T, dq, dk, dv, scratch);
         compare_all(&w, "dq", dq, need(f, pass ? "dq" : "dq_attn"), 1e-4, true);
         compare_all(&w, "dk", dk, need(f, pass ? "dk" : "dk_attn"), 1e-4, true);
         compare_all(&w, "dv", dv, need(f, pass ? "dv" : "dv_attn"), 1e-4, true);
@@ -96,6 +98,7 @@ typedef struct {
     dmc_checkpoint *c;
     dmc_safetensors *f;
     dmc_config config;
+    dmc_cpu cpu;
     dmc_layout layout;
     dmc_net *net;
     float *w, *g;
@@ -106,7 +109,7 @@ static bool model_open(model *m, const char *dir, const char *file, char why[ORA
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", dir, file);
-    *m = (model){0};
+    *m = (model){.cpu = {.kernels = dmc_kernels_pick(0)}};
     if (dmc_checkpoint_open(&m->c, dir) != DMC_OK || dmc_safetensors_open(&m->f, path) != DMC_OK)
         return snprintf(why, ORACLE_WHY, "%s", dmc_last_error()), false;
     m->config = m->c->config;
@@ -117,7 +120,7 @@ static bool model_open(model *m, const char *dir, const char *file, char why[ORA
     if (dmc_layout_create(&m->layout, &m->config) != DMC_OK) return false;
     m->w = floats(m->layout.n_floats), m->g = floats(m->layout.n_floats);
     if (dmc_layout_load(&m->layout, m->c, m->w) != DMC_OK ||
-        dmc_net_create(&m->net, &m->config, &m->layout, dmc_kernels_pick(0), m->B, m->T, true) != DMC_OK)
+        dmc_net_create(&m->net, &m->config, &m->layout, &m->cpu, m->B, m->T, DMC_KEEP_ALL) != DMC_OK)
         return snprintf(why, ORACLE_WHY, "%s", dmc_last_error()), false;
     return true;
 }
@@ -141,7 +144,6 @@ static void model_step(model *m, int64_t step, double target, double *ce, double
     float *noise = noise_of(m->f, step * gates, m->L, m->B, m->T, m->H), *d_alpha = floats((size_t)m->B);
     dmc_pass p = {.ids = id, .mode = DMC_MODE_SOFT, .tau = (float)setting(m->f, "tau"), .noise = noise};
     dmc_loss_options lo = {.ce_weight = 1};
-    memset(m->g, 0, m->layout.n_floats * sizeof(float));
     dmc_net_forward(m->net, m->w, &p);
     *ce = dmc_net_loss(m->net, m->w, &p, &lo, m->g, 1).ce;
     *hinge = *merged = 0;
@@ -198,7 +200,7 @@ bool oracle_model_adamw(const char *dir, char why[ORACLE_WHY])
     for (int s = 0; s < (int)setting(m.f, "train_iters"); s++) {
         double ce, hinge, merged;
         model_step(&m, s, at(need(m.f, "target"), s), &ce, &hinge, &merged);
-        double norm = dmc_adamw_step(&o, &m.layout, dmc_kernels_pick(0), m.config.head_dim, -1, m.w, m.g, mm, vv, s + 1,
+        double norm = dmc_adamw_step(&o, &m.layout, &m.cpu, m.config.head_dim, -1, m.w, m.g, mm, vv, s + 1,
                                      (float)setting(m.f, "lr"));
         compare(&w, "loss", ce + hinge, at(need(m.f, "loss"), s), 1e-4);
         compare(&w, "ce", ce, at(need(m.f, "ce"), s), 1e-4);

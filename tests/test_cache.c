@@ -68,7 +68,7 @@ static void setup(rig *r, const shape *s)
     r->s = *s;
     dmc_rope_inv_freq(inv_freq, s->D, 10000);
     assert_int_equal(dmc_rope_create(&r->rope, s->D, s->pos0 + s->T, s->interleaved, inv_freq), DMC_OK);
-    assert_int_equal(dmc_pool_create(&r->pool, s->D, 0), DMC_OK);
+    assert_int_equal(dmc_pool_create(&r->pool, DMC_KV_F32, s->D, 0), DMC_OK);
     r->q = floats((size_t)s->T * s->H * s->G * s->D);
     r->k = floats((size_t)s->T * s->H * s->D);
     r->v = floats((size_t)s->T * s->H * s->D);
@@ -455,10 +455,10 @@ static void test_exhaustion(void **state)
     setup(&r, &s);
     dmc_pool_close(r.pool);
     size_t page = 2 * DMC_PAGE_SLOTS * (size_t)s.D * sizeof(float);
-    assert_int_equal(dmc_pool_create(&r.pool, s.D, 20 * page + 5), DMC_OK);
+    assert_int_equal(dmc_pool_create(&r.pool, DMC_KV_F32, s.D, 20 * page + 5), DMC_OK);
     float *out = floats((size_t)s.T * s.H * s.G * s.D);
     rig roomy = r;
-    assert_int_equal(dmc_pool_create(&roomy.pool, s.D, 0), DMC_OK);
+    assert_int_equal(dmc_pool_create(&roomy.pool, DMC_KV_F32, s.D, 0), DMC_OK);
     dmc_seq *a = new_seq(&r), *b = new_seq(&r), *c = new_seq(&roomy);
     int na = 0, nb = 0;
     for (; dmc_seq_reserve(a, 10) == DMC_OK && na < 150; na += 10) feed(&r, a, r.q, r.k, r.v, na, 10, out);

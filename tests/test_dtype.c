@@ -22,20 +22,18 @@ static void test_names_and_sizes(void **state)
     static const struct {
         const char *name;
         dmc_dtype t;
-        size_t bytes_of_64;
-    } cases[] = {{"F32", DMC_F32, 256},
-                 {"f16", DMC_F16, 128},
-                 {"bf16", DMC_BF16, 128},
-                 {"q8_0", DMC_Q8_0, 68},
-                 {"Q4_0", DMC_Q4_0, 36}};
+        size_t bytes_of_512;
+    } cases[] = {{"F32", DMC_F32, 2048},  {"f16", DMC_F16, 1024},  {"bf16", DMC_BF16, 1024}, {"q8_0", DMC_Q8_0, 544},
+                 {"Q4_0", DMC_Q4_0, 288}, {"q4_k", DMC_Q4_K, 288}, {"Q5_K", DMC_Q5_K, 352},  {"q6_K", DMC_Q6_K, 420}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         dmc_dtype t;
         size_t bytes;
         assert_true(dmc_dtype_parse(&t, cases[i].name));
         assert_int_equal(t, cases[i].t);
-        assert_true(dmc_dtype_row_bytes(&bytes, t, 64));
-        assert_int_equal(bytes, cases[i].bytes_of_64);
+        assert_true(dmc_dtype_row_bytes(&bytes, t, 512));
+        assert_int_equal(bytes, cases[i].bytes_of_512);
         assert_int_equal(dmc_dtype_row_bytes(&bytes, t, 33), dmc_dtype_block(t) == 1);
+        assert_int_equal(dmc_dtype_row_bytes(&bytes, t, 32), dmc_dtype_block(t) <= 32);
         assert_false(dmc_dtype_row_bytes(&bytes, t, SIZE_MAX - 31) && dmc_dtype_block(t) == 1);
     }
     dmc_dtype t;
@@ -131,6 +129,83 @@ static void test_block_layout(void **state)
     assert_true(y[0] == 16 && y[1] == -14 && y[16] == 0 && y[17] == -2 && y[2] == 0);
 }
 
+/* The K types written down as ggml decodes them, in the order of their bytes. */
+static void decode_as_ggml(dmc_dtype t, const uint8_t *p, float *y)
+{
+    uint16_t half[2];
+    if (t == DMC_Q6_K) {
+        const uint8_t *ql = p, *qh = p + 128;
+        const int8_t *sc = (const int8_t *)p + 192;
+        memcpy(half, p + 208, 2);
+        float d = dmc_f16_to_f32(half[0]);
+        for (int n = 0; n < 256; n += 128, y += 128, ql += 64, qh += 32, sc += 8) {
+            for (int l = 0; l < 32; l++) {
+                y[l] = d * (float)sc[l / 16] * (float)((ql[l] & 15) + (qh[l] & 3) * 16 - 32);
+                y[l + 32] = d * (float)sc[l / 16 + 2] * (float)((ql[l + 32] & 15) + (qh[l] / 4 & 3) * 16 - 32);
+                y[l + 64] = d * (float)sc[l / 16 + 4] * (float)(ql[l] / 16 + (qh[l] / 16 & 3) * 16 - 32);
+                y[l + 96] = d * (float)sc[l / 16 + 6] * (float)(ql[l + 32] / 16 + qh[l] / 64 * 16 - 32);
+            }
+        }
+        return;
+    }
+    memcpy(half, p, 4);
+    const uint8_t *s = p + 4, *qh = p + 16, *ql = t == DMC_Q5_K ? p + 48 : p + 16;
+    for (int j = 0; j < 8; j++) {
+        int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) + s[j - 4] / 64 * 16;
+        int least = j < 4 ? s[j + 4] & 63 : s[j + 4] / 16 + s[j] / 64 * 16;
+        float d = dmc_f16_to_f32(half[0]) * (float)scale, m = dmc_f16_to_f32(half[1]) * (float)least;
+        for (int l = 0; l < 32; l++) {
+            int q = j % 2 ? ql[j / 2 * 32 + l] / 16 : ql[j / 2 * 32 + l] & 15;
+            if (t == DMC_Q5_K && qh[l] & 1 << j) q += 16;
+            y[32 * j + l] = d * (float)q - m;
+        }
+    }
+}
+
+static void test_k_types_decode_as_ggml(void **state)
+{
+    (void)state;
+    for (int t = DMC_Q4_K; t <= DMC_Q6_K; t++) {
+        for (uint64_t s = 0; s < 500; s++) {
+            uint8_t p[210];
+            float x[256], y[256];
+            for (uint64_t i = 0; i < sizeof p; i++) p[i] = (uint8_t)dmc_hash64(21, s, i);
+            uint16_t d = dmc_f32_to_f16((float)dmc_normal(22, s, 0)),
+                     dmin = dmc_f32_to_f16((float)dmc_normal(22, s, 1));
+            memcpy(t == DMC_Q6_K ? p + 208 : p, &d, 2);
+            if (t != DMC_Q6_K) memcpy(p + 2, &dmin, 2);
+            dmc_decode_row((dmc_dtype)t, p, x, 256);
+            decode_as_ggml((dmc_dtype)t, p, y);
+            assert_memory_equal(x, y, sizeof x);
+        }
+    }
+}
+
+/* Errors of normally distributed values, relative to their root mean square: Q4_0 reaches 0.086, Q8_0 0.0054. */
+static void test_k_types_encode_well(void **state)
+{
+    (void)state;
+    static const struct {
+        dmc_dtype t;
+        double bound;
+    } cases[] = {{DMC_Q4_K, 0.073}, {DMC_Q5_K, 0.037}, {DMC_Q6_K, 0.018}};
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        double error = 0, power = 0;
+        for (uint64_t s = 0; s < 100; s++) {
+            float x[256], y[256];
+            uint8_t p[210];
+            for (uint64_t i = 0; i < 256; i++) x[i] = (float)(exp((double)(s % 7)) * dmc_normal(23, s, i));
+            dmc_encode_row(cases[c].t, x, p, 256);
+            dmc_decode_row(cases[c].t, p, y, 256);
+            for (int i = 0; i < 256; i++) {
+                error += (x[i] - y[i]) * (x[i] - y[i]) * exp(-2.0 * (double)(s % 7));
+                power += x[i] * x[i] * exp(-2.0 * (double)(s % 7));
+            }
+        }
+        assert_true(sqrt(error / power) < cases[c].bound);
+    }
+}
+
 /* Half a step, with the rounding of d itself; Q4_0 loses a whole step at the end that has no code. */
 static void test_error_bounds(void **state)
 {
@@ -178,12 +253,12 @@ static void test_awkward_values(void **state)
     const float awkward[] = {0, -0.0f, 1e-40f, -1e-45f, 3e38f, INFINITY, -INFINITY, NAN};
     for (size_t a = 0; a < sizeof awkward / sizeof awkward[0]; a++) {
         for (int t = 0; t < DMC_DTYPE_COUNT; t++) {
-            float x[32] = {0}, y[32];
-            uint8_t q[128];
+            float x[256] = {0}, y[256];
+            uint8_t q[1024];
             x[5] = awkward[a];
-            dmc_encode_row((dmc_dtype)t, x, q, 32);
-            dmc_decode_row((dmc_dtype)t, q, y, 32);
-            for (int i = 0; i < 32 && awkward[a] == 0; i++) assert_true(y[i] == 0);
+            dmc_encode_row((dmc_dtype)t, x, q, 256);
+            dmc_decode_row((dmc_dtype)t, q, y, 256);
+            for (int i = 0; i < 256 && awkward[a] == 0; i++) assert_true(y[i] == 0);
         }
     }
 }
@@ -191,16 +266,16 @@ static void test_awkward_values(void **state)
 static void test_unaligned_sources(void **state)
 {
     (void)state;
-    float x[64], straight[64], shifted[64];
-    uint8_t q[257];
-    for (int i = 0; i < 64; i++) x[i] = (float)dmc_normal(3, 0, (uint64_t)i);
+    float x[256], straight[256], shifted[256];
+    uint8_t q[1025];
+    for (int i = 0; i < 256; i++) x[i] = (float)dmc_normal(3, 0, (uint64_t)i);
     for (int t = 0; t < DMC_DTYPE_COUNT; t++) {
         size_t bytes;
-        assert_true(dmc_dtype_row_bytes(&bytes, (dmc_dtype)t, 64));
-        dmc_encode_row((dmc_dtype)t, x, q, 64);
-        dmc_decode_row((dmc_dtype)t, q, straight, 64);
+        assert_true(dmc_dtype_row_bytes(&bytes, (dmc_dtype)t, 256));
+        dmc_encode_row((dmc_dtype)t, x, q, 256);
+        dmc_decode_row((dmc_dtype)t, q, straight, 256);
         memmove(q + 1, q, bytes);
-        dmc_decode_row((dmc_dtype)t, q + 1, shifted, 64);
+        dmc_decode_row((dmc_dtype)t, q + 1, shifted, 256);
         assert_memory_equal(straight, shifted, sizeof straight);
     }
 }
@@ -213,6 +288,8 @@ int main(void)
         cmocka_unit_test(test_f16_rounds_to_nearest_even),
         cmocka_unit_test(test_bf16_rounds_to_nearest_even),
         cmocka_unit_test(test_block_layout),
+        cmocka_unit_test(test_k_types_decode_as_ggml),
+        cmocka_unit_test(test_k_types_encode_well),
         cmocka_unit_test(test_error_bounds),
         cmocka_unit_test(test_encoding_is_stable),
         cmocka_unit_test(test_awkward_values),

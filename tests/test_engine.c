@@ -346,6 +346,126 @@ static void test_batch(void **state)
     }
 }
 
+static void logits_uncompressed(dmc_engine *e, const int32_t *ids, size_t n, float *logits)
+{
+    dmc_session *s;
+    dmc_session_options o = dmc_session_options_default();
+    o.override_policy = true; /* with 'none' */
+    assert_ok(dmc_session_create(&s, e, &o));
+    assert_ok(dmc_session_feed(s, ids, n, logits, false));
+    dmc_session_close(s);
+}
+
+/* Weights of every type, packed: with F32 slots one chunk, many chunks, single tokens and a batch give the same bits, on every tier, near those of the exact ones. */
+static void test_packed_weights(void **state)
+{
+    (void)state;
+    enum { V = 97, N = 70 };
+    static const dmc_dtype types[] = {DMC_F32, DMC_BF16, DMC_Q8_0, DMC_Q4_0, DMC_Q4_K, DMC_Q5_K, DMC_Q6_K};
+    static const double near[] = {0.02, 0.02, 0.03, 0.6, 0.6, 0.3, 0.15};
+    const char *path = "/tmp/dmc-test-packed.gguf";
+    dmc_config config = tiny_config(0, 3);
+    int32_t ids[N];
+    float whole[V], other[V], exact[V];
+    config.n_embd = 256, config.n_ff = 512, config.n_layers = 2;
+    random_ids(ids, N, 3);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        dmc_engine *plain;
+        assert_ok(tiny_engine(&plain, &config, 11, 0));
+        for (size_t k = 0; k < plain->checkpoint->n_tensors; k++) { /* wide layers: smaller weights, or attention is all or nothing */
+            const dmc_tensor *t = &plain->checkpoint->tensors[k];
+            float *w = (float *)(uintptr_t)t->data;
+            for (size_t j = 0; t->n_dims == 2 && j < t->bytes / sizeof *w; j++) w[j] *= 0.25f;
+        }
+        remove(path);
+        assert_ok(dmc_write_gguf(path, plain->checkpoint, NULL, types[i]));
+        logits_uncompressed(plain, ids, N, exact);
+        dmc_engine_close(plain);
+        for (int tier = 1; tier <= 4; tier++) {
+            if (!dmc_kernels_pick(tier)) continue;
+            dmc_engine *e;
+            dmc_engine_options o = dmc_engine_options_default();
+            o.tier = tier, o.kv = DMC_KV_F32, o.math = DMC_MATH_BF16, o.n_threads = 2;
+            assert_ok(dmc_engine_open(&e, path, &o));
+            assert_true(e->model.packed);
+            dmc_session *all = new_session(e, 0), *cut = new_session(e, 7), *single = new_session(e, 0),
+                        *batch[2] = {new_session(e, 0), new_session(e, 0)};
+            assert_ok(dmc_session_feed(all, ids, N, whole, false));
+            assert_ok(dmc_session_feed(cut, ids, N, other, false));
+            assert_memory_equal(whole, other, sizeof whole);
+            for (int t = 0; t < N; t++) assert_ok(dmc_session_feed(single, ids + t, 1, other, false));
+            assert_memory_equal(whole, other, sizeof whole);
+            int32_t both[2 * N];
+            float two[2 * V];
+            dmc_status results[2];
+            memcpy(both, ids, sizeof ids), memcpy(both + N, ids, sizeof ids);
+            assert_ok(dmc_batch_feed(batch, 2, both, (size_t[]){N, N}, two, results));
+            assert_memory_equal(whole, two, sizeof whole);
+            assert_memory_equal(whole, two + V, sizeof whole);
+            double top = 0, worst = 0; /* a merge more or less would hide what rounding does */
+            logits_uncompressed(e, ids, N, other);
+            for (int v = 0; v < V; v++) {
+                assert_true(isfinite(whole[v]));
+                top = fmax(top, fabs((double)exact[v]));
+                worst = fmax(worst, fabs((double)exact[v] - (double)other[v]));
+            }
+            if (!(worst > 0 && worst < near[i] * top))
+                fail_msg("%s, tier %d: %g of %g", dmc_dtype_name(types[i]), tier, worst, top);
+            dmc_session_close(all), dmc_session_close(cut), dmc_session_close(single);
+            dmc_session_close(batch[0]), dmc_session_close(batch[1]);
+            dmc_engine_close(e);
+        }
+    }
+    remove(path);
+}
+
+/* Sessions whose slots are in 16, 8 and 4 bits: saved and restored with the same bits, and not into slots of another type. */
+static void test_slot_types(void **state)
+{
+    (void)state;
+    enum { V = 97 };
+    const char *path = "/tmp/dmc-test-slots.state";
+    dmc_config config = tiny_config(12, 5);
+    int32_t ids[300];
+    float a[V], b[V], forced[V];
+    random_ids(ids, 300, 4);
+    for (int kv = DMC_KV_F32; kv < DMC_KV_COUNT; kv++) {
+        dmc_engine *e, *other;
+        dmc_engine_options o = dmc_engine_options_default();
+        o.kv = (dmc_kv_type)kv;
+        assert_ok(tiny_engine_with(&e, &config, 1, &o));
+        o.kv = kv == DMC_KV_F32 ? DMC_KV_F16 : DMC_KV_F32;
+        assert_ok(tiny_engine_with(&other, &config, 1, &o));
+        assert_int_equal(dmc_engine_info(e)->kv, kv);
+        dmc_session *s = new_session(e, 64), *r;
+        assert_ok(dmc_session_feed(s, ids, 200, a, false));
+        assert_ok(dmc_session_save(s, path));
+        assert_ok(dmc_session_restore(&r, e, path));
+        for (int t = 200; t < 220; t++) {
+            assert_ok(dmc_session_feed(s, ids + t, 1, a, false));
+            assert_ok(dmc_session_feed(r, ids + t, 1, b, false));
+            assert_memory_equal(a, b, sizeof a);
+        }
+        dmc_session_close(r);
+        assert_int_equal(dmc_session_restore(&r, other, path), DMC_ERR_ARG);
+        assert_non_null(strstr(dmc_last_error(), dmc_kv_name((dmc_kv_type)kv)));
+        dmc_stats st = dmc_session_stats(s);
+        assert_true(st.kv_bytes_uncompressed ==
+                    (size_t)(220 * 3 * 3) * 2 * dmc_kv_half_bytes((dmc_kv_type)kv, 16) / DMC_PAGE_SLOTS);
+        dmc_session_options so = dmc_session_options_default();
+        so.forced_cr = 3;
+        assert_ok(dmc_session_create(&r, e, &so));
+        assert_ok(dmc_session_feed(r, ids, 300, forced, false));
+        assert_true(fabs(dmc_session_stats(r).cr - 3) < 0.3); /* the recent window counts */
+        dmc_session_close(r);
+        so.forced_cr = 0.5;
+        assert_int_equal(dmc_session_create(&r, e, &so), DMC_ERR_ARG);
+        dmc_session_close(s);
+        dmc_engine_close(e), dmc_engine_close(other);
+    }
+    remove(path);
+}
+
 static void test_fork_rewind(void **state)
 {
     (void)state;
@@ -744,6 +864,8 @@ int main(void)
         cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_number_of_threads),
         cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_packed_weights),
+        cmocka_unit_test(test_slot_types),
         cmocka_unit_test(test_fork_rewind),
         cmocka_unit_test(test_save_restore),
         cmocka_unit_test(test_state_corruption),

@@ -293,7 +293,7 @@ static void test_policies(void **state)
 /* What training says of a model as it stands is what eval says, compressed and not. */
 static void agree(int window, int delay, bool compressed)
 {
-    const dmc_kernels *kernels = dmc_kernels_pick(0);
+    const dmc_cpu cpu = {.kernels = dmc_kernels_pick(0)};
     dmc_train_options to = {.ctx = 96,
                             .batch = 2,
                             .accumulate = 1,
@@ -316,7 +316,7 @@ static void agree(int window, int delay, bool compressed)
     if (compressed) to.steps_train = 0, to.steps_ramp = to.steps_hold = 1;
     assert_ok(dmc_tokenizer_open(&tokenizer, &k->tokenizer, &k->config));
     assert_ok(dmc_corpus_load(&corpus, tokenizer, &k->config, (const char *[]){stories_path}, 1));
-    assert_ok(dmc_trainer_create(&trainer, k, &corpus, &corpus, &to, kernels));
+    assert_ok(dmc_trainer_create(&trainer, k, &corpus, &corpus, &to, &cpu));
     assert_ok(dmc_trainer_measure(trainer, compressed, &ce, &cr));
     if (compressed) { /* two steps later */
         assert_ok(dmc_trainer_run(trainer, NULL, NULL, NULL));

@@ -69,24 +69,6 @@ static void test_gemm_nt(void **state)
     }
 }
 
-static void test_gemm_nn(void **state)
-{
-    (void)state;
-    for (int it = 0; it < n_tiers; it++) {
-        for (int c = 0; c < 60; c++) {
-            int64_t I = 1 + below(20), J = 1 + below(80), P = 1 + below(c % 10 ? 60 : 1200);
-            float *a = vec(I * P, 1), *b = vec(P * J, 1), *y = vec(I * J, 1), *z = vec(I * J, 1);
-            memcpy(y, z, (size_t)(I * J) * sizeof *y);
-            bool transposed = c & 1, acc = c & 2;
-            int64_t ai = transposed ? 1 : P, ap = transposed ? I : 1;
-            dmc_kernels_ref.gemm_nn(I, J, P, a, ai, ap, b, J, z, J, acc);
-            tiers[it]->gemm_nn(I, J, P, a, ai, ap, b, J, y, J, acc);
-            close_to(y, z, I * J, 1e-5f);
-            drop(a, I * P), drop(b, P * J), drop(y, I * J), drop(z, I * J);
-        }
-    }
-}
-
 /* Random attention: queries of consecutive tokens, three kinds of segments. */
 typedef struct {
     dmc_attend_args a;
@@ -301,7 +283,7 @@ int main(void)
         if (dmc_kernels_pick(t)) tiers[n_tiers++] = dmc_kernels_pick(t);
         else print_message("tier %d: this machine cannot run it\n", t);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm_nt),     cmocka_unit_test(test_gemm_nn),      cmocka_unit_test(test_attend),
+        cmocka_unit_test(test_gemm_nt),     cmocka_unit_test(test_attend),
         cmocka_unit_test(test_attend_bits), cmocka_unit_test(test_attend_grad),  cmocka_unit_test(test_rows),
         cmocka_unit_test(test_extremes),    cmocka_unit_test(test_rope_inverse),
     };

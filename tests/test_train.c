@@ -3,6 +3,7 @@
 
 #include "train/init.h"
 #include "train/recipe.h"
+#include "train/step_bench.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -11,6 +12,9 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* Two threads. */
+static dmc_cpu cpu;
 
 /* ---- a small network with random weights ---- */
 
@@ -45,11 +49,11 @@ static small *make(int window, int delay, int channel, bool interleaved, bool bi
             s->w[p->at + (size_t)j] =
                 (gain ? 1 : 0) + (p->n_dims == 1 ? 0.1f : 0.2f) * (float)dmc_normal(3, (uint64_t)i, (uint64_t)j);
     }
-    assert_int_equal(dmc_net_create(&s->net, &s->c, &s->l, dmc_kernels_pick(0), s->B, s->T, true), DMC_OK);
+    assert_int_equal(dmc_net_create(&s->net, &s->c, &s->l, &cpu, s->B, s->T, DMC_KEEP_ALL), DMC_OK);
     s->ids = dmc_calloc((size_t)(s->B * s->T), sizeof *s->ids);
     for (int i = 0; i < s->B * s->T; i++) s->ids[i] = (int32_t)(dmc_hash64(5, 0, (uint64_t)i) % (uint64_t)s->c.n_vocab);
     s->noise = dmc_calloc((size_t)(s->c.n_layers * s->B * s->c.n_kv_heads * s->T), sizeof *s->noise);
-    dmc_noise_fill(s->noise, &s->c, s->B, s->T, 7, 0, 1);
+    dmc_noise_fill(&cpu, s->noise, &s->c, s->B, s->T, 7, 0, 1);
     return s;
 }
 
@@ -84,7 +88,6 @@ static double loss_of(small *s, const dmc_pass *p, const dmc_loss_options *o, fl
 static void check_gradients(small *s, dmc_pass p, const dmc_loss_options *o, float price)
 {
     p.ids = s->ids;
-    memset(s->g, 0, s->l.n_floats * sizeof *s->g);
     loss_of(s, &p, o, price, s->g);
     for (int i = 0; i < s->l.n_params; i++) {
         const dmc_param *q = &s->l.params[i];
@@ -153,6 +156,72 @@ static void test_gradients_distillation(void **state)
     }
 }
 
+/* ---- one gradient, however it is computed ---- */
+
+/* The gradient by a net of its own -> g [n_floats]; its size in bytes. */
+static size_t gradient_by(small *s, const dmc_cpu *by, dmc_keep keep, const dmc_pass *p, float *g)
+{
+    const dmc_loss_options ce = {.ce_weight = 1};
+    dmc_net *mine = s->net;
+    assert_int_equal(dmc_net_create(&s->net, &s->c, &s->l, by, s->B, s->T, keep), DMC_OK);
+    size_t bytes = dmc_net_bytes(s->net);
+    loss_of(s, p, &ce, -0.01f, g);
+    dmc_net_close(s->net);
+    s->net = mine;
+    return bytes;
+}
+
+/* Any number of threads, activations kept or computed again: the same bits, in both kinds of arithmetic. */
+static void test_gradients_repeat(void **state)
+{
+    (void)state;
+    for (int c = 0; c < 8; c++) {
+        small *s = make(0, c & 1 ? 4 : 0, 15, false, c & 1, 40);
+        size_t n = s->l.n_floats;
+        float *g[3];
+        dmc_cpu one = {.kernels = cpu.kernels}, three = {.kernels = cpu.kernels};
+        dmc_pass p = {.ids = s->ids,
+                      .mode = c & 2 ? DMC_MODE_SOFT : DMC_MODE_PLAIN,
+                      .tau = 1,
+                      .noise = s->noise,
+                      .channel_scale = 1,
+                      .math = c & 4 ? DMC_MATH_BF16 : DMC_MATH_F32};
+        assert_int_equal(dmc_threads_create(&three.threads, 3, false), DMC_OK);
+        for (int i = 0; i < 3; i++) g[i] = dmc_calloc(n, sizeof **g);
+        size_t all = gradient_by(s, &one, DMC_KEEP_ALL, &p, g[0]);
+        gradient_by(s, &three, DMC_KEEP_ALL, &p, g[1]);
+        size_t inputs = gradient_by(s, &one, DMC_KEEP_INPUTS, &p, g[2]);
+        assert_memory_equal(g[0], g[1], n * sizeof **g);
+        assert_memory_equal(g[0], g[2], n * sizeof **g);
+        assert_true(inputs < all);
+        dmc_threads_close(three.threads);
+        for (int i = 0; i < 3; i++) dmc_free(g[i]);
+        drop(s);
+    }
+}
+
+/* Gradients overwrite what was there, or are added to it. */
+static void test_gradients_accumulate(void **state)
+{
+    (void)state;
+    for (int untied = 0; untied < 2; untied++) {
+        small *s = make(0, 3, 15, false, untied, 21);
+        const dmc_loss_options ce = {.ce_weight = 1};
+        dmc_pass p = {.ids = s->ids, .mode = DMC_MODE_SOFT, .tau = 1, .noise = s->noise};
+        float *once = dmc_calloc(s->l.n_floats, sizeof *once);
+        loss_of(s, &p, &ce, -0.01f, once);
+        for (size_t i = 0; i < s->l.n_floats; i++) s->g[i] = once[i] == 0 ? 0 : 7; /* the gaps between tensors stay 0 */
+        loss_of(s, &p, &ce, -0.01f, s->g);
+        assert_memory_equal(s->g, once, s->l.n_floats * sizeof *once);
+        p.accumulate = true;
+        loss_of(s, &p, &ce, -0.01f, s->g);
+        for (size_t i = 0; i < s->l.n_floats; i++)
+            assert_true(fabsf(s->g[i] - 2 * once[i]) <= 1e-5f * fabsf(once[i]) + 1e-6f);
+        dmc_free(once);
+        drop(s);
+    }
+}
+
 /* ---- training = serving ---- */
 
 static void test_training_is_serving(void **state)
@@ -181,7 +250,7 @@ static void test_training_is_serving(void **state)
         int32_t ids[T];
         for (int t = 0; t < T; t++) ids[t] = (int32_t)(dmc_hash64(6, i, (uint64_t)t) % (uint64_t)c.n_vocab);
         assert_int_equal(dmc_layout_load(&l, e->checkpoint, w), DMC_OK);
-        assert_int_equal(dmc_net_create(&net, &c, &l, dmc_kernels_pick(0), 1, T, true), DMC_OK);
+        assert_int_equal(dmc_net_create(&net, &c, &l, &cpu, 1, T, DMC_KEEP_ALL), DMC_OK);
         dmc_pass p = {
             .ids = ids, .mode = c.policy.kind == DMC_POLICY_NONE ? DMC_MODE_PLAIN : DMC_MODE_HARD, .channel_scale = 1};
         dmc_net_forward(net, w, &p);
@@ -262,7 +331,7 @@ static dmc_status run(float **weights, size_t *n, bool packed, int64_t stop, con
         t = NULL, m = NULL;
         DMC_GOTO(dmc_checkpoint_create(&m, &c));
         dmc_init_weights(m, 4);
-        DMC_GOTO(dmc_trainer_create(&t, m, &text, &held, &o, dmc_kernels_pick(0)));
+        DMC_GOTO(dmc_trainer_create(&t, m, &text, &held, &o, &cpu));
         if (part) DMC_GOTO(dmc_trainer_resume(t, state));
         status = dmc_trainer_run(t, state, stop_at, &stop);
         if (part == 0 && stop >= 0 && status == DMC_ERR_INTERRUPTED) status = DMC_OK;
@@ -301,6 +370,102 @@ static void test_runs_repeat_and_resume(void **state)
     unlink(state_path);
 }
 
+static bool note_loss(const dmc_train_report *r, void *user)
+{
+    double *sum = user;
+    *sum += r->step > 80 ? r->ce : 0; /* over the last twenty steps */
+    return true;
+}
+
+/* A short run in bf16 learns what one in float32 learns, and its state does not go on in float32. */
+static void test_bf16_run(void **state)
+{
+    (void)state;
+    double sum[2] = {0, 0};
+    dmc_config c = tiny_config(0, 4);
+    c.policy = dmc_policy_none();
+    dmc_corpus text = make_corpus(4000, c.n_vocab);
+    dmc_checkpoint *m;
+    dmc_trainer *t;
+    dmc_train_options o;
+    dmc_recipe_train(&o, &c, 48, 4, 100, false);
+    o.save_seconds = 0;
+    for (int math = 0; math < 2; math++) {
+        assert_int_equal(dmc_checkpoint_create(&m, &c), DMC_OK);
+        dmc_init_weights(m, 4);
+        o.math = (dmc_math)math;
+        assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, &cpu), DMC_OK);
+        assert_int_equal(dmc_trainer_run(t, state_path, note_loss, &sum[math]), DMC_OK);
+        assert_int_equal(dmc_trainer_resume(t, state_path), DMC_OK);
+        dmc_trainer_close(t);
+        dmc_checkpoint_close(m);
+    }
+    assert_true(sum[0] < 20 * 4.2); /* it has learned: log 97 is 4.57 */
+    assert_true(sum[0] != sum[1] && fabs(sum[1] / sum[0] - 1) < 0.01);
+    assert_int_equal(dmc_checkpoint_create(&m, &c), DMC_OK);
+    dmc_init_weights(m, 4);
+    o.math = DMC_MATH_F32;
+    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, &cpu), DMC_OK);
+    assert_int_equal(dmc_trainer_resume(t, state_path), DMC_ERR_ARG);
+    dmc_trainer_close(t);
+    dmc_checkpoint_close(m);
+    dmc_corpus_free(&text);
+    unlink(state_path);
+}
+
+/* One step of the optimiser: the rows that decide at a rate of their own, the same bits for any number of threads. */
+static void test_optimiser(void **state)
+{
+    (void)state;
+    small *s = make(0, 0, 15, false, true, 8);
+    size_t n = s->l.n_floats;
+    float *a[4], *b[3]; /* g, w, m, v; w, m, v again */
+    dmc_adamw o = dmc_adamw_default();
+    o.decision_scale = 3, o.eps = 0, o.weight_decay = 0, o.clip = 0;
+    for (int i = 0; i < 4; i++) a[i] = dmc_calloc(n, sizeof **a);
+    for (int i = 0; i < 3; i++) b[i] = dmc_calloc(n, sizeof **b);
+    double squares = 0;
+    for (int i = 0; i < s->l.n_params; i++) {
+        const dmc_param *p = &s->l.params[i];
+        for (int64_t j = 0; j < p->rows * p->cols; j++) {
+            float g = (float)dmc_normal(5, (uint64_t)i, (uint64_t)j);
+            a[0][p->at + (size_t)j] = g;
+            squares += (double)g * g;
+        }
+    }
+    dmc_cpu one = {.kernels = cpu.kernels};
+    double norm = dmc_adamw_step(&o, &s->l, &cpu, s->c.head_dim, 15, a[1], a[0], a[2], a[3], 1, 1e-2f);
+    assert_true(fabs(norm / sqrt(squares) - 1) < 1e-9);
+    assert_true(dmc_adamw_step(&o, &s->l, &one, s->c.head_dim, 15, b[0], a[0], b[1], b[2], 1, 1e-2f) == norm);
+    for (int i = 0; i < 3; i++) assert_memory_equal(a[i + 1], b[i], n * sizeof **a);
+    for (int i = 0; i < s->l.n_params; i++) { /* the first step moves each weight by the rate, against its gradient */
+        const dmc_param *p = &s->l.params[i];
+        for (int64_t j = 0; j < p->rows * p->cols; j++) {
+            size_t at = p->at + (size_t)j;
+            float rate = p->decision && j / p->cols % s->c.head_dim == 15 ? 3e-2f : 1e-2f;
+            assert_true(fabsf(a[1][at] + (a[0][at] > 0 ? rate : -rate)) < 1e-5f);
+        }
+    }
+    for (int i = 0; i < 4; i++) dmc_free(a[i]);
+    for (int i = 0; i < 3; i++) dmc_free(b[i]);
+    drop(s);
+}
+
+static void test_step_bench(void **state)
+{
+    (void)state;
+    dmc_config c = tiny_config(0, 4);
+    double seconds[3];
+    size_t plain, merging, again;
+    assert_int_equal(dmc_step_bench(&c, &cpu, DMC_MATH_F32, 2, 48, false, false, 3, seconds, &plain), DMC_OK);
+    for (int i = 0; i < 3; i++) assert_true(seconds[i] > 0);
+    assert_int_equal(dmc_step_bench(&c, &cpu, DMC_MATH_BF16, 2, 48, true, false, 3, seconds, &merging), DMC_OK);
+    assert_int_equal(dmc_step_bench(&c, &cpu, DMC_MATH_F32, 2, 48, true, true, 3, seconds, &again), DMC_OK);
+    assert_true(again < merging && plain < merging);
+    c.policy = dmc_policy_none();
+    assert_int_equal(dmc_step_bench(&c, &cpu, DMC_MATH_F32, 2, 48, true, false, 3, seconds, &plain), DMC_ERR_ARG);
+}
+
 static void test_state_files_are_checked(void **state)
 {
     (void)state;
@@ -316,7 +481,7 @@ static void test_state_files_are_checked(void **state)
     dmc_free(weights);
     assert_int_equal(dmc_checkpoint_create(&m, &c), DMC_OK);
     dmc_init_weights(m, 5); /* another model */
-    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, dmc_kernels_pick(0)), DMC_OK);
+    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, &cpu), DMC_OK);
     assert_int_equal(dmc_trainer_resume(t, state_path), DMC_ERR_ARG);
     assert_int_equal(dmc_trainer_resume(t, "no such file"), DMC_ERR_IO);
     dmc_mapping whole;
@@ -386,13 +551,13 @@ static void test_options_are_checked(void **state)
         if (i == 3) o.policy.delay = 40; /* more than CR 2 of 48 leaves */
         if (i == 4) o.policy.window = 1000;
         if (i == 5) o.policy.cr = 0.5f;
-        assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, dmc_kernels_pick(0)), DMC_ERR_ARG);
+        assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, &cpu), DMC_ERR_ARG);
         assert_null(t);
     }
     dmc_train_options o = run_options(&c, true);
     o.ctx = 500, o.policy.delay = 4;
     dmc_corpus tiny = make_corpus(100, c.n_vocab);
-    assert_int_equal(dmc_trainer_create(&t, m, &tiny, NULL, &o, dmc_kernels_pick(0)), DMC_ERR_ARG);
+    assert_int_equal(dmc_trainer_create(&t, m, &tiny, NULL, &o, &cpu), DMC_ERR_ARG);
     dmc_corpus_free(&tiny);
     dmc_corpus_free(&text);
     dmc_checkpoint_close(m);
@@ -417,7 +582,7 @@ static void test_trouble_is_told(void **state)
     dmc_init_weights(m, 4);
     dmc_train_options o = run_options(&c, true);
     o.lr = 1e30f;
-    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, dmc_kernels_pick(0)), DMC_OK);
+    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, &cpu), DMC_OK);
     assert_int_equal(dmc_trainer_run(t, NULL, NULL, NULL), DMC_ERR_NUMERIC);
     assert_non_null(strstr(dmc_last_error(), "--lr"));
     dmc_trainer_close(t);
@@ -426,7 +591,7 @@ static void test_trouble_is_told(void **state)
     o.steps_ramp = 20, o.steps_hold = 120, o.policy.cr = 4;
     int warnings = 0;
     dmc_init_weights(m, 4);
-    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, dmc_kernels_pick(0)), DMC_OK);
+    assert_int_equal(dmc_trainer_create(&t, m, &text, NULL, &o, &cpu), DMC_OK);
     assert_int_equal(dmc_trainer_run(t, NULL, count_warnings, &warnings), DMC_OK);
     assert_true(warnings > 0);
     dmc_trainer_close(t);
@@ -468,13 +633,22 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_gradients_distillation),
+        cmocka_unit_test(test_gradients_repeat),
+        cmocka_unit_test(test_gradients_accumulate),
         cmocka_unit_test(test_training_is_serving),
         cmocka_unit_test(test_runs_repeat_and_resume),
+        cmocka_unit_test(test_bf16_run),
+        cmocka_unit_test(test_optimiser),
+        cmocka_unit_test(test_step_bench),
         cmocka_unit_test(test_state_files_are_checked),
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_options_are_checked),
         cmocka_unit_test(test_trouble_is_told),
         cmocka_unit_test(test_samples),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    cpu.kernels = dmc_kernels_pick(0);
+    if (dmc_threads_create(&cpu.threads, 2, false) != DMC_OK) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    dmc_threads_close(cpu.threads);
+    return failed;
 }

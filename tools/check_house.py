@@ -28,6 +28,7 @@ ARROWS = {
 }
 # The program uses the public interface, and base; these commands work on files or train, and see more.
 TOOL_ARROWS = {
+    "bench": {"base", "format", "kernels", "train"},
     "convert": {"base", "format"},
     "demo": {"base"},
     "eval": {"base"},

@@ -1,8 +1,9 @@
 /* dmc convert: models between Hugging Face directories, GGUF and llama2.c files. */
 #include "cli.h"
 #include "commands.h"
-#include "format/checkpoint.h"
+#include "format/random.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,17 +28,22 @@ static void print_line(const char *path, const dmc_checkpoint *c)
 
 int cmd_convert(int argc, char **argv)
 {
-    const char *in = NULL, *out = NULL, *type = NULL;
+    const char *in = NULL, *out = NULL, *type = NULL, *shape = NULL;
     bool overwrite = false;
+    int64_t seed = 0;
     const cli_option options[] = {
-        CLI_OPTION("type", 't', &type, .choices = "f32|f16|bf16|q8_0|q4_0", .def = "as they are",
-                   .help = "type of the matrices; vectors stay F32. q8_0 and q4_0 need a .gguf"),
+        CLI_OPTION("type", 't', &type, .choices = "f32|f16|bf16|q8_0|q4_0|q4_k|q5_k|q6_k", .def = "as they are",
+                   .help = "type of the matrices; vectors stay F32. quantised ones need a .gguf"),
+        CLI_OPTION("random", 0, &shape, .choices = DMC_SHAPES, .arg = "SHAPE", .def = "",
+                   .help = "a model of this shape with random weights instead of IN, to measure speed with"),
+        CLI_OPTION("seed", 0, &seed, .min = 0, .max = HUGE_VAL, .help = "of the random weights"),
         CLI_OPTION("overwrite", 'f', &overwrite, .help = "replace OUT if it is there"),
         {0}};
     const cli_operand operands[] = {
         {.name = "IN", .value = &in, .help = "a Hugging Face directory, a .gguf file, or a llama2.c .bin"},
         {.name = "OUT",
          .value = &out,
+         .optional = true,
          .help = "a name that ends in .gguf, or a directory for the files of Hugging Face"},
         {0}};
     cli_parse(
@@ -46,23 +52,31 @@ int cmd_convert(int argc, char **argv)
                        .about =
                            "Converts a model, with its tokenizer and its compression policy. The policy goes into the "
                            "metadata under an architecture name that other engines refuse rather than misread.\n\n"
-                           "OUT appears when it is complete, or not at all.",
+                           "OUT appears when it is complete, or not at all. With --random it is the only argument.",
                        .examples = "dmc convert Llama-3.2-1B llama.gguf --type q8_0\n"
+                                   "dmc convert --random 1b --type q8_0 random-1b.gguf\n"
                                    "dmc convert stories260K.bin stories260K-hf"},
         argc, argv);
     dmc_dtype dtype = DMC_DTYPE_COUNT;
     dmc_checkpoint *c, *written;
     if (type) dmc_dtype_parse(&dtype, type);
+    if (shape) {
+        if (out) cli_usage("--random takes the place of IN: name only the file to write");
+        out = in;
+        in = shape;
+    }
+    if (!out) cli_usage("OUT is missing");
     if (cli_ends_with(out, ".bin") || cli_ends_with(out, ".safetensors"))
         cli_usage("OUT: '%s' is not a format to write: name a .gguf file or a directory", out);
-    cli_check(dmc_checkpoint_open(&c, in));
-    if (cli_same_place(in, out)) cli_die("choose another OUT", "%s: is the model itself", out);
+    if (!shape) cli_check(dmc_checkpoint_open(&c, in));
+    if (!shape && cli_same_place(in, out)) cli_die("choose another OUT", "%s: is the model itself", out);
     if (dmc_exists(out) && !overwrite) cli_die("--overwrite replaces it", "%s: is there already", out);
     bool gguf = cli_ends_with(out, ".gguf");
     if (gguf && dmc_is_dir(out)) cli_die("choose a name that is free", "%s: is a directory", out);
+    if (shape) cli_check(dmc_checkpoint_random(&c, shape, type ? dtype : DMC_F32, (uint64_t)seed));
     cli_check(gguf ? dmc_write_gguf(out, c, c, dtype) : dmc_write_hf(out, c, c, dtype));
     cli_check(dmc_checkpoint_open(&written, out));
-    print_line(in, c);
+    print_line(c->path, c);
     print_line(out, written);
     dmc_checkpoint_close(written);
     dmc_checkpoint_close(c);

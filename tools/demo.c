@@ -1,6 +1,7 @@
 /* dmc demo: a model beside its compressed self. */
 #include "demo.h"
 #include "cli.h"
+#include "engine_options.h"
 #include "commands.h"
 #include "eval.h"
 #include "progress.h"
@@ -151,8 +152,7 @@ int cmd_demo(int argc, char **argv)
         CLI_OPTION("data", 0, &data, .arg = "FILE", .help = "stories of 'dmc story' to measure on"),
         CLI_OPTION("limit", 0, &limit, .arg = "N", .min = 1, .max = HUGE_VAL, .help = "documents"),
         CLI_HEADING("Both"),
-        CLI_OPTION("threads", 0, &engine.n_threads, .arg = "N", .min = 0, .max = 1024, .def = "all cores",
-                   .help = "CPU threads"),
+        CLI_ENGINE_OPTIONS(engine),
         CLI_OPTION("no-color", 0, &o.no_color, .help = "no colours on the terminal"),
         {0}};
     const cli_operand operands[] = {

@@ -1,6 +1,7 @@
 /* dmc eval: perplexity and recall of a model, through the real cache. */
 #include "eval.h"
 #include "cli.h"
+#include "engine_options.h"
 #include "commands.h"
 #include "json_out.h"
 
@@ -11,7 +12,7 @@
 typedef struct {
     const char *task, *model;
     cli_list data;
-    const char *window_baseline;
+    const char *window_baseline, *reference;
     bool json;
     dmc_engine_options engine;
     eval_options eval;
@@ -66,6 +67,38 @@ static void report_ppl(const command *c, const eval_ppl_result *r, const char *p
            eval_ppl_bits_per_byte(r));
     printf("tokens       %lld in %lld windows of %d; %.0f a second\n", (long long)r->tokens, (long long)r->cache.n,
            r->ctx, rate);
+    print_cache(&r->cache, "window");
+    printf("protocol     %s\n", protocol);
+}
+
+static void report_kld(const command *c, const eval_kld_result *r, const char *protocol)
+{
+    double same = (double)r->same / (double)r->tokens;
+    if (c->json) {
+        json_t *o = json_new_object();
+        json_put_string(o, "task", "kld");
+        json_put_real(o, "kld", r->kl);
+        json_put_real(o, "kld_median", r->median);
+        json_put_real(o, "kld_p99", r->p99);
+        json_put_real(o, "kld_max", r->worst);
+        json_put_real(o, "top_agreement", same);
+        json_put_real(o, "nll", r->nll);
+        json_put_real(o, "nll_reference", r->nll_reference);
+        json_put_int(o, "tokens", r->tokens);
+        json_put_int(o, "windows", r->cache.n);
+        json_put_int(o, "ctx", r->ctx);
+        put_cache(o, &r->cache);
+        json_put_int(o, "kv_bytes_reference", (int64_t)(r->reference_bytes / (uint64_t)r->cache.n));
+        json_put_string(o, "protocol", protocol);
+        json_print(o);
+        return;
+    }
+    printf("kld          %.6f nats a token; median %.6f, 99 %% below %.5f, worst %.4f\n", r->kl, r->median, r->p99,
+           r->worst);
+    printf("agreement    %.3f %% of the most likely tokens\n", 100 * same);
+    printf("nll          %.5f, reference %.5f (%+.3f %%)\n", r->nll, r->nll_reference,
+           100 * (r->nll / r->nll_reference - 1));
+    printf("tokens       %lld in %lld windows of %d\n", (long long)r->tokens, (long long)r->cache.n, r->ctx);
     print_cache(&r->cache, "window");
     printf("protocol     %s\n", protocol);
 }
@@ -153,6 +186,27 @@ static void measure_ppl(const command *c, dmc_engine *e, const dmc_session_optio
     eval_tokens_free(&stream);
 }
 
+static void measure_kld(const command *c, dmc_engine *e, const dmc_session_options *so)
+{
+    char how[96], protocol[512];
+    dmc_engine *reference;
+    dmc_engine_options plain = c->engine;
+    eval_tokens stream;
+    eval_kld_result r;
+    plain.kv = DMC_KV_F32;
+    const char *path = c->reference ? c->reference : c->model;
+    cli_check(dmc_engine_open(&reference, path, &plain));
+    cli_check(eval_read_files(&stream, e, c->data.items, c->data.n));
+    cli_check(eval_kld(&r, e, reference, &stream, &c->eval));
+    eval_describe(how, sizeof how, so);
+    snprintf(protocol, sizeof protocol,
+             "%s; KL(reference || model) of every token but a window's first; the reference: %s, every token in F32", how,
+             c->reference ? "another model" : "the same model");
+    report_kld(c, &r, protocol);
+    eval_tokens_free(&stream);
+    dmc_engine_close(reference);
+}
+
 static int window_slots(const char *text)
 {
     char *end;
@@ -178,9 +232,11 @@ static void measure_recall(const command *c, dmc_engine *e, const dmc_session_op
 static const char about[] =
     "ppl reads text in windows and says how well the model predicts it: nats a token, perplexity, bits a byte. The windows are "
     "those that training measures its held-out loss on.\n\n"
+    "kld says how far the cache moves the predictions from those with every token held in F32: divergence, and how often the "
+    "most likely token is the same.\n\n"
     "recall asks the questions that the stories of 'dmc story' hold: the answer stands anywhere before, so what the cache has "
     "forgotten shows.\n\n"
-    "Both run through the real cache, compressed exactly as when text is generated, and say how large it became.";
+    "All run through the real cache, compressed exactly as when text is generated, and say how large it became.";
 
 int cmd_eval(int argc, char **argv)
 {
@@ -189,13 +245,15 @@ int cmd_eval(int argc, char **argv)
         CLI_OPTION("data", 0, &c.data, .arg = "FILE", .required = true,
                    .help = "text; documents are separated by lines <|endoftext|>"),
         CLI_OPTION("ctx", 0, &c.eval.ctx, .arg = "N", .min = 2, .max = 1 << 30, .def = "the model's, at most 2048",
-                   .help = "tokens of a window (ppl), or that are read of a document (recall)"),
+                   .help = "tokens of a window (ppl, kld), or that are read of a document (recall)"),
         CLI_OPTION("limit", 0, &c.eval.limit, .arg = "N", .min = 1, .max = HUGE_VAL, .def = "all",
-                   .help = "windows (ppl) or documents (recall)"),
+                   .help = "windows (ppl, kld) or documents (recall)"),
         CLI_OPTION("window-baseline", 0, &c.window_baseline, .arg = "SLOTS",
                    .help =
                        "recall: also answer each question from the first 4 and the last tokens alone, SLOTS in all; "
                        "'auto': as many as the cache had slots a head"),
+        CLI_OPTION("reference", 0, &c.reference, .arg = "MODEL", .def = "the same model",
+                   .help = "kld: the model whose predictions, with every token in its cache, are compared with"),
         CLI_HEADING("Cache"),
         CLI_OPTION("policy", 0, &c.eval.policy, .choices = "none|dmc", .def = "the model's",
                    .help = "none: every token keeps its own slot"),
@@ -205,15 +263,14 @@ int cmd_eval(int argc, char **argv)
                    .help = "a merged slot averages the last W tokens of its run; 0: all"),
         CLI_HEADING("Running"),
         CLI_OPTION("chunk", 0, &c.eval.chunk, .arg = "N", .min = 1, .max = 512,
-                   .help = "tokens read at once; changes no result"),
-        CLI_OPTION("threads", 0, &c.engine.n_threads, .arg = "N", .min = 0, .max = 1024, .def = "all cores",
-                   .help = "CPU threads"),
+                   .help = "tokens read at once; with F32 slots it changes no result"),
+        CLI_ENGINE_OPTIONS(c.engine),
         CLI_OPTION("json", 0, &c.json, .help = "print the result as one JSON object"),
         CLI_OPTION("quiet", 'q', &c.eval.quiet, .help = "no progress"),
         CLI_OPTION("no-color", 0, &c.eval.no_color, .help = "no colours on the terminal"),
         {0}};
     const cli_operand operands[] = {
-        {.name = "TASK", .value = &c.task, .choices = "ppl|recall", .help = "what to measure"},
+        {.name = "TASK", .value = &c.task, .choices = "ppl|kld|recall", .help = "what to measure"},
         CLI_MODEL_OPERAND(&c.model),
         {0}};
     cli_parse(&(cli_command){.options = options,
@@ -223,8 +280,8 @@ int cmd_eval(int argc, char **argv)
                                  "dmc eval ppl models/story-dmc4.gguf --data heldout.txt --json\n"
                                  "dmc eval recall models/story-dmc4.gguf --data heldout.txt --window-baseline auto"},
               argc, argv);
-    bool ppl = strcmp(c.task, "ppl") == 0;
-    if (ppl && c.window_baseline) cli_usage("--window-baseline belongs to eval recall");
+    if (strcmp(c.task, "recall") != 0 && c.window_baseline) cli_usage("--window-baseline belongs to eval recall");
+    if (strcmp(c.task, "kld") != 0 && c.reference) cli_usage("--reference belongs to eval kld");
     int window = window_slots(c.window_baseline);
     dmc_engine *e;
     dmc_session_options so;
@@ -232,7 +289,8 @@ int cmd_eval(int argc, char **argv)
     cli_check(eval_prepare(&so, e, &c.eval));
     if (so.policy.kind == DMC_POLICY_DMC && dmc_engine_info(e)->policy.kind == DMC_POLICY_NONE)
         cli_warn("%s was not trained to compress; what it merges is left to chance (dmc retrofit teaches it)", c.model);
-    if (ppl) measure_ppl(&c, e, &so);
+    if (strcmp(c.task, "ppl") == 0) measure_ppl(&c, e, &so);
+    else if (strcmp(c.task, "kld") == 0) measure_kld(&c, e, &so);
     else measure_recall(&c, e, &so, window);
     dmc_engine_close(e);
     return 0;

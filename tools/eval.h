@@ -10,7 +10,7 @@ typedef struct {
     const char *policy; /* "dmc": as the model decides; "none": every token keeps its slot; NULL: the model's own */
     int delay, window;  /* of the model's policy; -1: as they are */
     int ctx;            /* tokens of a window, or at most of a document; 0: the model's context, at most 2048 */
-    int chunk;          /* tokens that are read at once; changes no result */
+    int chunk;          /* tokens that are read at once; with F32 slots it changes no result */
     int64_t limit;      /* windows or documents; 0: all */
     bool quiet, no_color;
 } eval_options;
@@ -37,6 +37,7 @@ double eval_cache_cr(const eval_cache *c); /* a ratio of sums */
 typedef struct {
     int n_vocab, chunk;
     float *logits; /* [chunk, n_vocab] */
+    struct dmc_threads *threads;
 } eval_judge;
 dmc_status eval_judge_create(eval_judge *j, const dmc_engine *e, int chunk);
 void eval_judge_free(eval_judge *j);
@@ -65,6 +66,21 @@ dmc_status eval_ppl(eval_ppl_result *out, dmc_engine *e, const eval_tokens *stre
 void eval_ppl_protocol(char *out, size_t size, const eval_ppl_result *r, const dmc_session_options *s);
 double eval_ppl_nll(const eval_ppl_result *r); /* nats per token */
 double eval_ppl_bits_per_byte(const eval_ppl_result *r);
+
+/* ---- KL divergence ---- */
+
+typedef struct {
+    int64_t tokens, same;          /* judged; with the same most likely token */
+    double kl, median, p99, worst; /* KL(reference || model) of a token, nats */
+    double nll, nll_reference;     /* nats a token */
+    int ctx;
+    eval_cache cache;
+    uint64_t reference_bytes; /* its caches, summed */
+    double seconds;
+} eval_kld_result;
+/* e, with the cache that o asks for, against `reference`, whose cache keeps every token, in the windows of eval_ppl. */
+dmc_status eval_kld(eval_kld_result *out, dmc_engine *e, dmc_engine *reference, const eval_tokens *stream,
+                    const eval_options *o);
 
 /* ---- recall ---- */
 

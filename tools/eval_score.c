@@ -1,6 +1,8 @@
 /* Sessions to measure with, their caches, and the judgement of single tokens. */
 #include "eval.h"
 
+#include "base/threads.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -73,12 +75,14 @@ double eval_cache_cr(const eval_cache *c) { return c->slots ? (double)c->slots_u
 dmc_status eval_judge_create(eval_judge *j, const dmc_engine *e, int chunk)
 {
     *j = (eval_judge){.n_vocab = dmc_engine_info(e)->n_vocab, .chunk = chunk};
+    DMC_TRY(dmc_threads_create(&j->threads, dmc_threads_cores(), false));
     return dmc_array(&j->logits, (size_t)chunk * (size_t)j->n_vocab, sizeof *j->logits);
 }
 
 void eval_judge_free(eval_judge *j)
 {
     dmc_free(j->logits);
+    dmc_threads_close(j->threads);
     *j = (eval_judge){0};
 }
 
@@ -93,15 +97,27 @@ static void judge_row(const float *logits, int n_vocab, int32_t id, double *nll,
     *hit = best == id;
 }
 
+typedef struct {
+    const eval_judge *j;
+    const int32_t *ids; /* that follow each row of logits */
+    double *nll;
+    bool *hit;
+} rows;
+
+static void row_task(void *arg, int64_t i, int thread)
+{
+    const rows *r = arg;
+    (void)thread;
+    judge_row(r->j->logits + i * r->j->n_vocab, r->j->n_vocab, r->ids[i], &r->nll[i], &r->hit[i]);
+}
+
 dmc_status eval_judge_feed(eval_judge *j, dmc_session *s, const int32_t *ids, size_t n, double *nll, bool *hit)
 {
     for (size_t at = 0; at < n; at += (size_t)j->chunk) {
         size_t fed = n - at < (size_t)j->chunk ? n - at : (size_t)j->chunk, judged = at + fed < n ? fed : fed - 1;
         DMC_TRY(dmc_session_feed(s, ids + at, fed, j->logits, true));
-#pragma omp parallel for schedule(static)
-        for (size_t i = 0; i < judged; i++)
-            judge_row(j->logits + i * (size_t)j->n_vocab, j->n_vocab, ids[at + i + 1], &nll[at + i + 1],
-                      &hit[at + i + 1]);
+        dmc_parallel(j->threads, (int64_t)judged, row_task,
+                     &(rows){.j = j, .ids = ids + at + 1, .nll = nll + at + 1, .hit = hit + at + 1});
     }
     return DMC_OK;
 }

@@ -1,5 +1,6 @@
 /* dmc inspect: what is in a model file, and how each head compresses a text. */
 #include "cli.h"
+#include "engine_options.h"
 #include "commands.h"
 #include "eval.h"
 #include "format/checkpoint.h"
@@ -250,8 +251,7 @@ int cmd_inspect(int argc, char **argv)
                    .help = "tokens of a window"),
         CLI_OPTION("limit", 0, &o.limit, .arg = "N", .min = 1, .max = HUGE_VAL, .help = "windows to read"),
         CLI_OPTION("kernels", 0, &kernels, .help = "also tell which CPU kernels run here"),
-        CLI_OPTION("threads", 0, &engine.n_threads, .arg = "N", .min = 0, .max = 1024, .def = "all cores",
-                   .help = "CPU threads"),
+        CLI_ENGINE_OPTIONS(engine),
         CLI_OPTION("json", 0, &json, .help = "print one JSON object"),
         CLI_OPTION("quiet", 'q', &o.quiet, .help = "no progress"),
         CLI_OPTION("no-color", 0, &o.no_color, .help = "no colours on the terminal"),

@@ -4,9 +4,7 @@
 #include "commands.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct {
     const char *name;
@@ -20,6 +18,7 @@ static const struct {
     {"inspect", cmd_inspect, "show what is in a model file and how each head compresses"},
     {"convert", cmd_convert, "convert between Hugging Face, GGUF and llama2.c files, and quantise"},
     {"story", cmd_story, "write the synthetic stories that the shipped model learns from"},
+    {"bench", cmd_bench, "measure speed and memory, against depth, batch and compression"},
     {"demo", cmd_demo, "show a model beside its compressed self: text, cache, numbers"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
@@ -86,18 +85,9 @@ static int help(int argc, char **argv)
     return run_command(i, 2, (char *[]){argv[2 + man], man ? "--man" : "--help", NULL});
 }
 
-/* OpenMP's idle threads spin for milliseconds, which costs a factor when other programs want the cores. Only the environment tells
- * the library otherwise, and only before the program starts: so it is set, unless the user did, and the program starts once more. */
-static void spin_briefly(char **argv)
-{
-    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
-    if (setenv("GOMP_SPINCOUNT", "3000", 1) == 0)
-        execv("/proc/self/exe", argv); /* if that fails: as it was, only slower */
-}
-
 int main(int argc, char **argv)
 {
-    spin_briefly(argv);
+    bench_commit = DMC_COMMIT;
     if (argc < 2) cli_usage("which command?");
     const char *first = argv[1];
     if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) return print_help();

@@ -1,5 +1,6 @@
 /* dmc run: generate text with the compressed cache. */
 #include "cli.h"
+#include "engine_options.h"
 #include "commands.h"
 #include "json_out.h"
 
@@ -25,9 +26,10 @@ static void *checked(void *p)
 
 typedef struct {
     const char *model, *prompt, *file, *policy;
-    int n, ctx, delay, window, threads;
+    int n, ctx, delay, window;
     bool json, stats;
     dmc_sampler_options sampler;
+    dmc_engine_options engine;
 } run_options;
 
 typedef struct {
@@ -236,7 +238,10 @@ static void print_stats(const run_state *r, bool table)
 
 int cmd_run(int argc, char **argv)
 {
-    run_options o = {.prompt = "", .n = 200, .sampler = dmc_sampler_options_default()};
+    run_options o = {.prompt = "",
+                     .n = 200,
+                     .sampler = dmc_sampler_options_default(),
+                     .engine = dmc_engine_options_default()};
     run_state r = {0};
     o.sampler.temp = 0.8f;
     o.sampler.top_p = 0.95f;
@@ -266,7 +271,7 @@ int cmd_run(int argc, char **argv)
         CLI_HEADING("Output"),
         CLI_OPTION("json", 0, &o.json, .help = "print one JSON object instead of the text"),
         CLI_OPTION("stats", 0, &o.stats, .help = "also print the cache slots of every layer and head"),
-        CLI_OPTION("threads", 't', &o.threads, .min = 0, .max = 4096, .def = "all cores", .help = "CPU threads"),
+        CLI_ENGINE_OPTIONS(o.engine),
         {0}};
     const cli_operand operands[] = {CLI_MODEL_OPERAND(&o.model), {0}};
     cli_parse(
@@ -281,9 +286,7 @@ int cmd_run(int argc, char **argv)
                         "dmc run model -f story.txt --temp 0 --json"},
         argc, argv);
     if (o.file && cli_given(&o.prompt)) cli_usage("give -p or --file, not both");
-    dmc_engine_options eo = dmc_engine_options_default();
-    eo.n_threads = o.threads;
-    cli_check(dmc_engine_open(&r.engine, o.model, &eo));
+    cli_check(dmc_engine_open(&r.engine, o.model, &o.engine));
     r.info = dmc_engine_info(r.engine);
     r.stream = !o.json;
     encode_prompt(&r, &o);

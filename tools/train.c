@@ -54,10 +54,10 @@ int cmd_train(int argc, char **argv)
                     .rope_theta = 10000};
     const char *init = NULL, *tokenizer = NULL, *text = "packed";
     cli_list tokenizer_text = {0};
-    bool untied = false;
+    bool untied = false, recompute = false;
     char *json = NULL;
     double lr = 0, weight_decay = 0.1;
-    int ctx = 0, batch = 0, accumulate = 1;
+    int ctx = 0, batch = 0, accumulate = 1, math = DMC_MATH_F32;
     double save_seconds = 30;
     int64_t steps = 2000, warmup = -1, seed = 1, eval_every = -1;
     const cli_option options[] = {
@@ -104,8 +104,13 @@ int cmd_train(int argc, char **argv)
         CLI_OPTION("eval-every", 0, &eval_every, .arg = "N", .min = -1, .max = 1e12, .def = "a fifth of the run",
                    .help = "steps between measurements"),
         CLI_OPTION("save-seconds", 0, &save_seconds, .arg = "S", .min = 0, .max = 1e6, .help = "between state files"),
+        CLI_OPTION("math", 0, &math, .choices = "f32|bf16",
+                   .help =
+                       "of matrix products; bf16: sums and weights stay float32, several times faster on matrix units"),
+        CLI_OPTION("recompute", 0, &recompute,
+                   .help = "compute activations again in the backward pass: less memory, a third more time"),
         CLI_OPTION("threads", 0, &t.threads, .arg = "N", .min = 0, .max = 1024, .def = "all", .help = "CPU threads"),
-        CLI_OPTION("type", 0, &t.dtype, .choices = "f32|f16|bf16|q8_0|q4_0", .help = "type of the written weights"),
+        CLI_OPTION("type", 0, &t.dtype, .choices = "f32|f16|bf16|q8_0|q4_0|q4_k|q5_k|q6_k", .help = "type of the written weights"),
         CLI_OPTION("json", 0, &t.json, .help = "print the result as one JSON object"),
         CLI_OPTION("quiet", 'q', &t.quiet, .help = "no progress"),
         CLI_OPTION("no-color", 0, &t.no_color, .help = "no colours on the terminal"),
@@ -150,6 +155,8 @@ int cmd_train(int argc, char **argv)
     o->save_seconds = save_seconds;
     o->accumulate = accumulate;
     o->packed = !strcmp(text, "packed");
+    o->math = (dmc_math)math;
+    o->recompute = recompute;
     int status = training_run(&t, "train", model, other ? other : model);
     if (other) dmc_checkpoint_close(other);
     dmc_checkpoint_close(model);

@@ -5,7 +5,6 @@
 #include "tools/progress.h"
 
 #include <math.h>
-#include <omp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,12 +51,39 @@ typedef struct {
     progress bar;
     FILE *log;
     dmc_train_report last;
+    double *took; /* seconds of each step of this process */
+    size_t n_took, room;
 } watcher;
+
+static void note_time(watcher *w, double seconds)
+{
+    if (w->n_took == w->room) {
+        w->room = w->room ? 2 * w->room : 1024;
+        w->took = dmc_realloc(w->took, w->room, sizeof *w->took);
+        if (!w->took) cli_die(NULL, "out of memory");
+    }
+    w->took[w->n_took++] = seconds;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* NaN where nothing was left to do */
+static double median_ms(watcher *w)
+{
+    if (!w->n_took) return NAN;
+    qsort(w->took, w->n_took, sizeof *w->took, by_value);
+    return 1e3 * w->took[w->n_took / 2];
+}
 
 static bool on_step(const dmc_train_report *r, void *user)
 {
     watcher *w = user;
     w->last = *r;
+    note_time(w, r->step_seconds);
     fprintf(w->log, "%lld,%s,%.6f,%.6f,%.6f,%.5f,%.4f,%.4f,%.4f,%.4g,%.4f,", (long long)r->step,
             dmc_stage_name(r->stage), r->loss, r->ce, r->kl, r->hinge, r->price, r->cr, r->cr_target, r->lr,
             r->grad_norm);
@@ -98,8 +124,8 @@ static void write_model(const training *t, const dmc_checkpoint *model, const dm
     else cli_check(dmc_write_hf(t->out, model, tokenizer_of, type));
 }
 
-static void print_result(const training *t, const char *name, const dmc_checkpoint *model, const watcher *w,
-                         double before, double after, double cr)
+static void print_result(const training *t, const char *name, const dmc_checkpoint *model, watcher *w, double before,
+                         double after, double cr)
 {
     const dmc_train_report *r = &w->last;
     bool dmc = !t->o.steps_train;
@@ -110,6 +136,8 @@ static void print_result(const training *t, const char *name, const dmc_checkpoi
         json_put_real(o, "tokens", r->tokens);
         json_put_real(o, "seconds", r->seconds);
         json_put_real(o, "tokens_per_second", r->tokens / r->seconds);
+        json_put_real(o, "step_ms", median_ms(w));
+        json_put_string(o, "math", t->o.math == DMC_MATH_BF16 ? "bf16" : "f32");
         json_put_real(o, "held_out_nll_before", before);
         json_put_real(o, "held_out_nll", after);
         json_put_real(o, "cr", cr);
@@ -119,8 +147,10 @@ static void print_result(const training *t, const char *name, const dmc_checkpoi
         json_print(o);
         return;
     }
-    printf("%s: %lld steps, %.2f M tokens, %.1f minutes, %.0f tokens/s\n", name, (long long)r->step, r->tokens / 1e6,
+    printf("%s: %lld steps, %.2f M tokens, %.1f minutes, %.0f tokens/s", name, (long long)r->step, r->tokens / 1e6,
            r->seconds / 60, r->tokens / r->seconds);
+    if (w->n_took) printf(", %.4g ms a step (median)", median_ms(w));
+    printf("\n");
     printf("held-out loss  %.4f before, %.4f after (%+.2f %%)", before, after, 100 * (after / before - 1));
     if (dmc)
         printf(", at CR %.2f of %.2f asked, recent window of %d counted", cr, (double)t->o.policy.cr,
@@ -135,14 +165,15 @@ int training_run(training *t, const char *name, dmc_checkpoint *model, const dmc
     dmc_tokenizer *tok;
     dmc_corpus train, held;
     dmc_trainer *trainer;
+    dmc_cpu cpu = {.kernels = dmc_kernels_pick(0)};
     watcher w = {0};
     char *state = with_suffix(t->out, ".state"), *log = with_suffix(t->out, ".csv");
-    if (t->threads > 0) omp_set_num_threads(t->threads);
+    cli_check(dmc_threads_create(&cpu.threads, t->threads > 0 ? t->threads : dmc_threads_cores(), false));
     cli_check(dmc_tokenizer_open(&tok, &tokenizer_of->tokenizer, &model->config));
     cli_check(dmc_corpus_load(&train, tok, &model->config, t->data.items, (size_t)t->data.n));
     if (t->held_out.n) cli_check(dmc_corpus_load(&held, tok, &model->config, t->held_out.items, (size_t)t->held_out.n));
     else cli_check(dmc_corpus_split(&train, &held, 0.05));
-    cli_check(dmc_trainer_create(&trainer, model, &train, &held, &t->o, dmc_kernels_pick(0)));
+    cli_check(dmc_trainer_create(&trainer, model, &train, &held, &t->o, &cpu));
     if (!t->quiet)
         fprintf(stderr, "%s: %zu tokens in %zu documents, %zu held out; context %d, %d x %d samples a step\n", name,
                 train.n, train.n_docs, held.n, t->o.ctx, t->o.batch, t->o.accumulate);
@@ -174,6 +205,8 @@ int training_run(training *t, const char *name, dmc_checkpoint *model, const dmc
     remove(state);
     print_result(t, name, model, &w, before, after, cr);
     dmc_trainer_close(trainer);
+    dmc_threads_close(cpu.threads);
+    dmc_free(w.took);
     dmc_corpus_free(&train);
     dmc_corpus_free(&held);
     dmc_tokenizer_close(tok);

@@ -57,6 +57,25 @@ typedef struct {
     float cr;          /* compression ratio that the model was trained for; 1 = unknown. Informative. */
 } dmc_policy;
 
+/* ---- arithmetic and storage -------------------------------------------------------------------------------------- */
+
+/* How products with F32 and F16 weights are computed. Other types bring their own arithmetic: BF16 that of bf16, block types int8. */
+typedef enum {
+    DMC_MATH_F32, /* float32 throughout: training and serving agree bit for bit */
+    DMC_MATH_BF16 /* both factors rounded to bf16, sums in float32: half the memory, and what matrix units do */
+} dmc_math;
+
+/* What a slot of the cache is stored in. Open accumulators and recent windows are float32 always. */
+typedef enum {
+    DMC_KV_AUTO, /* F32 for models computed in float32, else F16 */
+    DMC_KV_F32,
+    DMC_KV_F16,
+    DMC_KV_BF16,
+    DMC_KV_Q8, /* int8, a scale per slot */
+    DMC_KV_Q4, /* 4 bits, a scale and an offset per slot and 32 channels */
+    DMC_KV_COUNT
+} dmc_kv_type;
+
 /* ---- model facts ------------------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -65,6 +84,7 @@ typedef struct {
     int64_t n_params;
     size_t weight_bytes;
     const char *dtype; /* of the largest tensor, e.g. "F32" */
+    dmc_kv_type kv;    /* what the engine's cache slots are stored in */
     int bos;           /* beginning-of-text id, -1: none */
     bool adds_bos;     /* the model's own settings put it in front of a text */
     int eos;           /* end-of-text id, -1: none */
@@ -78,13 +98,20 @@ typedef struct dmc_session dmc_session;
 
 typedef struct {
     int n_threads;     /* 0: all cores this process may use */
-    int tier;          /* CPU kernels: 0 the best that this machine runs, 1 reference, 2 AVX2, 3 AVX-512 */
+    bool pin;          /* threads stay on cores of their own */
+    int tier;          /* CPU kernels: 0 the best that this machine runs, 1 reference, 2 AVX2, 3 AVX-512, 4 AMX */
+    dmc_math math;     /* DMC_MATH_F32 */
+    dmc_kv_type kv;    /* DMC_KV_AUTO */
     size_t pool_bytes; /* limit of the page pool that all sessions share; 0: none */
 } dmc_engine_options;
 dmc_engine_options dmc_engine_options_default(void);
 
 /* Opens a model: a Hugging Face directory, a .gguf file, or a llama2.c .bin with its tokenizer beside it. */
 dmc_status dmc_engine_open(dmc_engine **out, const char *path, const dmc_engine_options *opts);
+/* A model in memory with random weights, to measure speed with: shape "15m", "110m", "1b", "llama2-7b" or "llama3-8b", its matrices of
+ * a type such as "q8_0". The same arguments give the same model. */
+dmc_status dmc_engine_open_random(dmc_engine **out, const char *shape, const char *type, uint64_t seed,
+                                  const dmc_engine_options *opts);
 void dmc_engine_close(dmc_engine *e);
 const dmc_info *dmc_engine_info(const dmc_engine *e);
 
@@ -115,6 +142,8 @@ size_t dmc_detok_flush(dmc_detok *d, char *out, size_t cap); /* what is still he
 typedef struct {
     int n_ctx;            /* longest timeline in tokens; 0: the model's */
     int chunk;            /* tokens per prefill chunk; 0: 128 */
+    double forced_cr;     /* benchmarks, any model: > 1 merges by a fixed rule, whatever the model decides, so that heads keep
+                             between 1 and 10 parts of slots, together 1/forced_cr of the tokens; 0: off */
     bool override_policy; /* use `policy` instead of the model file's; none on a retrofitted model: nothing merges, its
                              channel stays out of attention */
     dmc_policy policy;

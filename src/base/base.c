@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 static _Thread_local char last_error[1024] = "no error";
@@ -78,6 +79,17 @@ void *dmc_calloc(size_t n, size_t size)
 {
     void *p = dmc_malloc(n, size);
     if (p) memset(p, 0, n * size);
+    return p;
+}
+
+void *dmc_malloc_large(size_t bytes)
+{
+    const size_t huge = (size_t)2 << 20;
+    if (bytes < 4 * huge || bytes > PTRDIFF_MAX - huge) return dmc_malloc(bytes, 1);
+    if (memory_fault()) return NULL;
+    size_t rounded = (bytes + huge - 1) / huge * huge;
+    void *p = aligned_alloc(huge, rounded);
+    if (p) madvise(p, rounded, MADV_HUGEPAGE); /* a wish */
     return p;
 }
 

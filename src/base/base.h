@@ -33,6 +33,7 @@ static inline bool dmc_add(size_t *out, size_t a, size_t b) { return !__builtin_
 /* ---- memory: NULL on failure, 64-byte aligned, n * size checked. dmc_calloc zeroes. ---- */
 void *dmc_malloc(size_t n, size_t size);
 void *dmc_calloc(size_t n, size_t size);
+void *dmc_malloc_large(size_t bytes); /* for megabytes that are read from end to end: in huge pages where the system has them */
 void *dmc_realloc(void *p, size_t n, size_t size); /* p from plain C alignment or from here; contents kept */
 void dmc_free(void *p);
 char *dmc_strdup(const char *s);
@@ -53,6 +54,8 @@ typedef struct {
 } dmc_mapping;
 dmc_status dmc_map_file(dmc_mapping *out, const char *path); /* regular files only */
 void dmc_unmap(dmc_mapping *m);
+/* The bytes [p, p + n) of a mapping are not needed for now: they leave memory, and come back from the file when read. */
+void dmc_mapping_forget(const dmc_mapping *m, const void *p, size_t n);
 bool dmc_is_dir(const char *path);
 bool dmc_exists(const char *path);
 dmc_status dmc_make_dir(const char *path); /* ok if it exists */

@@ -1,4 +1,4 @@
-#include "base/dtype.h"
+#include "base/dtype_k.h"
 
 #include <math.h>
 #include <string.h>
@@ -19,6 +19,9 @@ static const struct {
     [DMC_BF16] = {"BF16", 1, 2},
     [DMC_Q8_0] = {"Q8_0", BLOCK, Q8_0_BYTES},
     [DMC_Q4_0] = {"Q4_0", BLOCK, Q4_0_BYTES},
+    [DMC_Q4_K] = {"Q4_K", DMC_K_BLOCK, DMC_Q4_K_BYTES},
+    [DMC_Q5_K] = {"Q5_K", DMC_K_BLOCK, DMC_Q5_K_BYTES},
+    [DMC_Q6_K] = {"Q6_K", DMC_K_BLOCK, DMC_Q6_K_BYTES},
 };
 
 const char *dmc_dtype_name(dmc_dtype t) { return (unsigned)t < DMC_DTYPE_COUNT ? dtypes[t].name : "?"; }
@@ -126,6 +129,12 @@ void dmc_decode_row(dmc_dtype t, const void *src, float *dst, size_t n)
             }
         }
         break;
+    case DMC_Q4_K:
+    case DMC_Q5_K:
+    case DMC_Q6_K:
+        for (size_t i = 0; i + DMC_K_BLOCK <= n; i += DMC_K_BLOCK, p += dtypes[t].block_bytes)
+            dmc_decode_k(t, p, dst + i);
+        break;
     case DMC_DTYPE_COUNT: break;
     }
 }
@@ -184,6 +193,12 @@ void dmc_encode_row(dmc_dtype t, const float *src, void *dst, size_t n)
         break;
     case DMC_Q4_0:
         for (size_t i = 0; i + BLOCK <= n; i += BLOCK, p += Q4_0_BYTES) encode_q4_0(src + i, p);
+        break;
+    case DMC_Q4_K:
+    case DMC_Q5_K:
+    case DMC_Q6_K:
+        for (size_t i = 0; i + DMC_K_BLOCK <= n; i += DMC_K_BLOCK, p += dtypes[t].block_bytes)
+            dmc_encode_k(t, src + i, p);
         break;
     case DMC_DTYPE_COUNT: break;
     }

@@ -49,6 +49,15 @@ void dmc_unmap(dmc_mapping *m)
     *m = (dmc_mapping){0};
 }
 
+void dmc_mapping_forget(const dmc_mapping *m, const void *p, size_t n)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), from = (size_t)((const uint8_t *)p - m->data), to = from + n;
+    from = (from + page - 1) / page * page; /* whole pages alone: their neighbours may be in use */
+    to = to / page * page;
+    if (m->size == 0 || from >= to) return;
+    madvise((void *)(uintptr_t)(m->data + from), to - from, MADV_DONTNEED);
+}
+
 bool dmc_is_dir(const char *path)
 {
     struct stat st;

@@ -9,8 +9,9 @@
  *   compact                                       of every run the last state stays: overwrite the newest slot or push
  *   slide the window                              the last d raw tokens
  *
- * Keys that a query must not see weigh exactly 0, and those it sees come in the same order however the tokens were cut into chunks:
- * hence the same bits.
+ * F32 pages: keys that a query must not see weigh exactly 0, and those it sees come in the same order however the tokens were cut into
+ * chunks: hence the same bits. Pages of other types are made for speed (kv.h): a chunk attends in blocks of keys, for a single token the
+ * update comes first, and then every query sees all slots, in parts that threads may share.
  */
 #include "cache/seq.h"
 
@@ -30,8 +31,11 @@ typedef struct {
     float *alpha, *weight; /* [S] decision (0 or 1) and importance of the tokens that settle */
     float *mask;           /* [S] -INFINITY where the next state replaces this one */
     float *y;              /* [S][2*head_dim] their states, key half rotated */
-    float *q;              /* [DMC_LANES][head_dim] rotated queries */
+    float *q;              /* [DMC_LANES, or T * group][head_dim] rotated queries */
     dmc_segment *segments; /* [max_pages + 4] */
+    int32_t *from, *to;    /* [n_window + 2 T] which queries see a key */
+    float *out;            /* [T * group][head_dim] */
+    float *parts;          /* [parts][group][head_dim + 1] attention over parts of the slots */
     float *attend;         /* scratch of the kernel */
 } chunk;
 
@@ -53,10 +57,23 @@ static size_t lay_out(chunk *c, const dmc_seq *s, int64_t n_tokens, float *scrat
     c->weight = carve(scratch, &used, T);
     c->mask = carve(scratch, &used, T);
     c->y = carve(scratch, &used, T * 2 * D);
-    c->q = carve(scratch, &used, DMC_LANES * D);
-    c->segments =
-        (dmc_segment *)(void *)carve(scratch, &used, (size_t)(s->max_pages + 4) * sizeof(dmc_segment) / sizeof(float));
-    c->attend = carve(scratch, &used, dmc_attend_scratch(s->o.head_dim, s->o.n_ctx + n_tokens));
+    if (s->kv == DMC_KV_F32) {
+        c->q = carve(scratch, &used, DMC_LANES * D);
+        c->segments = (dmc_segment *)(void *)carve(
+            scratch, &used, (size_t)(s->max_pages + 4) * sizeof(dmc_segment) / sizeof(float));
+        c->attend = carve(scratch, &used, dmc_attend_scratch(s->o.head_dim, s->o.n_ctx + n_tokens));
+        return used;
+    }
+    size_t rows = T * (size_t)s->o.group, n = (size_t)s->n_window + 2 * T, G = (size_t)s->o.group;
+    c->q = carve(scratch, &used, rows * D);
+    c->out = carve(scratch, &used, rows * D);
+    c->segments = (dmc_segment *)(void *)carve(scratch, &used, 4 * sizeof(dmc_segment) / sizeof(float));
+    c->from = (int32_t *)(void *)carve(scratch, &used, n);
+    c->to = (int32_t *)(void *)carve(scratch, &used, n);
+    c->parts = carve(scratch, &used, dmc_cache_max_parts(s) * G * (D + 1));
+    size_t slots = dmc_attend_slots_scratch(s->o.head_dim), many = dmc_attend_chunk_scratch(s->o.head_dim, (int64_t)rows),
+           window = dmc_attend_scratch(s->o.head_dim, s->n_window + 1), most = slots > many ? slots : many;
+    c->attend = carve(scratch, &used, most > window ? most : window);
     return used;
 }
 
@@ -121,6 +138,7 @@ static void settle(chunk *c)
         for (int64_t j = 0; j < n; j++) {
             bool first = c->t0 + r + j == 0; /* of an empty cache: always appends */
             c->alpha[r + j] = p->kind == DMC_POLICY_DMC && !first && x.logit[j * x.ld_gates] > 0;
+            if (c->s->append) c->alpha[r + j] = !dmc_forced_append(c->s, c->h - c->s->heads, c->t0 + r + j);
             c->weight[r + j] = p->kind == DMC_POLICY_DMC ? x.omega[j * x.ld_gates] : 1;
         }
         if (p->kind == DMC_POLICY_DMC) {
@@ -138,15 +156,30 @@ static void settle(chunk *c)
     }
 }
 
-/* All keys in time order. */
+/* The raw tokens of the window and the chunk that any of the queries sees. */
+static int list_raw(const chunk *c, dmc_segment *segments)
+{
+    dmc_segment *g = segments;
+    int64_t d = c->s->o.policy.delay, n;
+    for (int64_t t = c->n > d - 1 ? c->n - d + 1 : 0; d > 0 && t < c->n + c->T; t += n) {
+        stretch x = raw_tokens(c, t, c->n + c->T);
+        *g++ = (dmc_segment){
+            .kind = DMC_SEG_RAW, .k = x.rotated, .v = x.v, .ld_k = x.ld_rotated, .ld_v = x.ld_kv, .n = x.n, .t0 = t};
+        n = x.n;
+    }
+    return (int)(g - segments);
+}
+
+/* Settled slots that stay as they are: when the first token that settles merges, no query of this chunk sees the newest one as it was. */
+static int64_t kept_slots(const chunk *c) { return c->h->n_slots - (c->S && c->alpha[0] > 0); }
+
+/* All keys in time order, in F32. */
 static int list_segments(const chunk *c)
 {
-    int64_t D = c->s->o.head_dim, d = c->s->o.policy.delay;
-    /* when the first token that settles merges, no query of this chunk sees the newest slot as it was */
-    int64_t kept = c->h->n_slots - (c->S && c->alpha[0] > 0);
+    int64_t D = c->s->o.head_dim, kept = kept_slots(c);
     dmc_segment *g = c->segments;
     for (int64_t i = 0; i < kept; i += DMC_PAGE_SLOTS) {
-        const dmc_page *page = c->h->pages[i / DMC_PAGE_SLOTS];
+        const dmc_kv_page *page = &c->h->halves[i / DMC_PAGE_SLOTS];
         *g++ = (dmc_segment){.kind = DMC_SEG_ALWAYS,
                              .k = page->k,
                              .v = page->v,
@@ -163,14 +196,7 @@ static int list_segments(const chunk *c)
                              .n = c->S,
                              .t0 = c->t0,
                              .mask = c->mask};
-    if (d == 0) return (int)(g - c->segments);
-    for (int64_t t = c->n > d - 1 ? c->n - d + 1 : 0, n; t < c->n + c->T; t += n) {
-        stretch x = raw_tokens(c, t, c->n + c->T);
-        *g++ = (dmc_segment){
-            .kind = DMC_SEG_RAW, .k = x.rotated, .v = x.v, .ld_k = x.ld_rotated, .ld_v = x.ld_kv, .n = x.n, .t0 = t};
-        n = x.n;
-    }
-    return (int)(g - c->segments);
+    return (int)(g - c->segments) + list_raw(c, g);
 }
 
 /* q and out: first query head of this KV head. A lane is one query head of one token. */
@@ -201,11 +227,11 @@ static dmc_page *own_page(const dmc_seq *s, dmc_head *h, int64_t i)
 {
     dmc_page *page = h->pages[i];
     if (!dmc_page_shared(page)) return page;
-    size_t half = DMC_PAGE_SLOTS * (size_t)s->o.head_dim * sizeof(float);
+    size_t half = dmc_kv_half_bytes(s->kv, s->o.head_dim);
     dmc_page *own = h->pages[--h->n_pages];
     memcpy(own->k, page->k, half);
     memcpy(own->v, page->v, half);
-    h->pages[i] = own;
+    dmc_head_set_page(h, i, own);
     dmc_pool_drop(s->pool, &page, 1);
     return own;
 }
@@ -213,16 +239,21 @@ static dmc_page *own_page(const dmc_seq *s, dmc_head *h, int64_t i)
 static void compact(const chunk *c)
 {
     dmc_head *h = c->h;
-    size_t D = (size_t)c->s->o.head_dim;
+    dmc_kv_type kv = c->s->kv;
+    int D = c->s->o.head_dim;
     bool open = c->S && c->alpha[0] > 0; /* the first run goes on from the newest slot */
     for (int64_t r = 0; r < c->S; r++) {
         if (c->mask[r] < 0) continue;
         int64_t slot = open ? h->n_slots - 1 : h->n_slots++;
-        open = false;
+        int at = (int)(slot % DMC_PAGE_SLOTS);
         dmc_page *page = own_page(c->s, h, slot / DMC_PAGE_SLOTS);
-        const float *y = c->y + (size_t)r * 2 * D;
-        memcpy(page->k + (size_t)(slot % DMC_PAGE_SLOTS) * D, y, D * sizeof(float));
-        memcpy(page->v + (size_t)(slot % DMC_PAGE_SLOTS) * D, y + D, D * sizeof(float));
+        const float *y = c->y + r * 2 * D;
+        if (at == 0 && !open) { /* a page's first slot: no bytes of its last user stay */
+            memset(page->k, 0, dmc_kv_half_bytes(kv, D));
+            memset(page->v, 0, dmc_kv_half_bytes(kv, D));
+        }
+        open = false;
+        dmc_kv_put(kv, D, page->k, page->v, at, y, y + D);
     }
 }
 
@@ -239,10 +270,109 @@ static void slide_window(const chunk *c)
     }
 }
 
-void dmc_cache_update_attend(dmc_seq *s, int il, int ih, int64_t T, const float *q, int64_t ld_q, const float *k,
-                             const float *v, int64_t ld_kv, float *out, int64_t ld_out, float *scratch)
+/* ---- attention over pages of other types ---- */
+
+enum { PART = 1024 }; /* slots of a part, but the last: small enough to balance, large enough to be worth a task */
+
+/* Visibility of n keys whose first is token t: from t + lag on, for `life` tokens; what the next state replaces at once, for one. */
+static dmc_chunk_keys visible(const chunk *c, dmc_segment g, int64_t lag, int64_t life, int32_t *from, int32_t *to)
 {
-    int64_t D = s->o.head_dim, G = s->o.group, n = s->n_tokens;
+    for (int64_t r = 0; r < g.n; r++) {
+        int64_t first = g.t0 + r + lag - c->n, end = g.mask && g.mask[r] < 0 ? first + 1 : first + life;
+        from[r] = (int32_t)first;
+        to[r] = end < INT32_MAX ? (int32_t)end : INT32_MAX;
+    }
+    return (dmc_chunk_keys){.k = g.k, .v = g.v, .ld_k = g.ld_k, .ld_v = g.ld_v, .n = g.n, .from = from, .to = to};
+}
+
+static void attend_many(const chunk *c, const float *q, int64_t ld_q, float *out, int64_t ld_out)
+{
+    int64_t D = c->s->o.head_dim, G = c->s->o.group, d = c->s->o.policy.delay;
+    dmc_chunk_keys keys[4];
+    int n = 0, n_raw = list_raw(c, c->segments);
+    int32_t *from = c->from, *to = c->to;
+    if (c->S)
+        keys[n++] = visible(c,
+                            (dmc_segment){.k = c->y,
+                                          .v = c->y + D,
+                                          .ld_k = 2 * D,
+                                          .ld_v = 2 * D,
+                                          .n = c->S,
+                                          .t0 = c->t0,
+                                          .mask = c->mask},
+                            d, INT32_MAX, from, to);
+    from += c->S, to += c->S;
+    for (int i = 0; i < n_raw; i++) {
+        keys[n++] = visible(c, c->segments[i], 0, d, from, to);
+        from += c->segments[i].n, to += c->segments[i].n;
+    }
+    for (int64_t t = 0; t < c->T; t++)
+        for (int64_t j = 0; j < G; j++) rotate(c->s, c->n + t, q + t * ld_q + j * D, c->q + (t * G + j) * D);
+    c->s->o.kernels->attend_chunk(&(dmc_attend_chunk_args){.type = c->s->kv,
+                                                           .head_dim = (int)D,
+                                                           .group = (int)G,
+                                                           .n_rows = c->T * G,
+                                                           .q = c->q,
+                                                           .pages = c->h->halves,
+                                                           .n_slots = kept_slots(c),
+                                                           .keys = keys,
+                                                           .n_keys = n,
+                                                           .out = c->out,
+                                                           .scratch = c->attend});
+    for (int64_t t = 0; t < c->T; t++)
+        memcpy(out + t * ld_out, c->out + t * G * D, (size_t)(G * D) * sizeof(float));
+}
+
+/* One token's query heads over slots [lo, hi) of its head, and in the last part over the recent window too.
+ * part: [group][head_dim] outputs, then [group] log-sums. */
+static void attend_part(const chunk *c, int64_t lo, int64_t hi, bool last, float *part)
+{
+    const dmc_kernels *kn = c->s->o.kernels;
+    int64_t D = c->s->o.head_dim, G = c->s->o.group;
+    int n_raw = last ? list_raw(c, c->segments) : 0;
+    float lse[DMC_LANES], *recent = c->out;
+    for (int64_t first = 0; first < G; first += DMC_LANES) {
+        int n = (int)(G - first < DMC_LANES ? G - first : DMC_LANES);
+        dmc_attend_slots_args a = {.type = c->s->kv,
+                                   .head_dim = (int)D,
+                                   .n_lanes = n,
+                                   .pages = c->h->halves + lo / DMC_PAGE_SLOTS,
+                                   .n_slots = hi - lo,
+                                   .scratch = c->attend};
+        dmc_attend_args w = {.head_dim = (int)D,
+                             .n_lanes = n,
+                             .delay = c->s->o.policy.delay,
+                             .segments = c->segments,
+                             .n_segments = n_raw,
+                             .scratch = c->attend};
+        for (int l = 0; l < n; l++) {
+            a.q[l] = w.q[l] = c->q + (first + l) * D;
+            a.out[l] = part + (first + l) * D;
+            a.lse[l] = part + G * D + first + l;
+            w.i[l] = c->n;
+            w.out[l] = hi > lo ? recent + l * D : a.out[l];
+            w.lse[l] = hi > lo ? &lse[l] : a.lse[l];
+        }
+        if (hi > lo) kn->attend_slots(&a);
+        if (n_raw) kn->attend(&w);
+        for (int l = 0; l < n && n_raw && hi > lo; l++)
+            dmc_attend_join((int)D, 2, (const float *[]){a.out[l], w.out[l]}, (float[]){*a.lse[l], lse[l]}, a.out[l],
+                            a.lse[l]);
+    }
+}
+
+static void rotate_queries(const chunk *c, const float *q)
+{
+    int64_t D = c->s->o.head_dim;
+    for (int64_t j = 0; j < c->s->o.group; j++) rotate(c->s, c->n, q + j * D, c->q + j * D);
+}
+
+/* ---- the door ---- */
+
+static chunk open_chunk(dmc_seq *s, int il, int ih, int64_t T, const float *k, const float *v, int64_t ld_kv,
+                        float *scratch)
+{
+    int64_t D = s->o.head_dim, n = s->n_tokens;
     chunk c = {.s = s,
                .h = dmc_head_of(s, il, ih),
                .n = n,
@@ -253,14 +383,76 @@ void dmc_cache_update_attend(dmc_seq *s, int il, int ih, int64_t T, const float 
                .t0 = dmc_settled(s, n),
                .S = dmc_settled(s, n + T) - dmc_settled(s, n)};
     lay_out(&c, s, T, scratch);
+    return c;
+}
+
+/* Gates and rotated keys of the new tokens, and the states of those that settle. q: first query head of this KV head. */
+static void decide(chunk *c, const float *q, int64_t ld_q)
+{
+    const dmc_seq *s = c->s;
+    int64_t D = s->o.head_dim;
+    if (s->o.policy.kind == DMC_POLICY_DMC)
+        dmc_gates(&s->o.policy, (int)D, s->o.group, c->T, q, ld_q, c->k, c->ld_kv, c->logit, c->omega);
+    if (s->n_window)
+        for (int64_t r = 0; r < c->T; r++) rotate(s, c->n + r, c->k + r * c->ld_kv, c->rotated + r * D);
+    settle(c);
+}
+
+int64_t dmc_cache_parts(const dmc_seq *s, int il, int ih, int64_t T)
+{
+    int64_t slots = dmc_head_of(s, il, ih)->n_slots;
+    return s->kv == DMC_KV_F32 || T > 1 || slots <= PART ? 1 : (slots + PART - 1) / PART;
+}
+
+size_t dmc_cache_max_parts(const dmc_seq *s) { return (size_t)(s->o.n_ctx + PART - 1) / PART; }
+
+void dmc_cache_update_attend_part(dmc_seq *s, int il, int ih, int64_t n_parts, int64_t part, const float *q,
+                                  const float *k, const float *v, float *out, float *scratch)
+{
+    bool last = part == n_parts - 1; /* nobody else looks at the newest slots */
+    chunk c = open_chunk(s, il, ih, 1, k, v, 0, scratch);
+    q += ih * (int64_t)s->o.group * s->o.head_dim;
+    if (last) {
+        decide(&c, q, 0);
+        compact(&c);
+    }
+    rotate_queries(&c, q);
+    attend_part(&c, part * PART, last ? c.h->n_slots : (part + 1) * PART, last, out);
+    if (last) slide_window(&c);
+}
+
+void dmc_cache_join_parts(const dmc_seq *s, int64_t n_parts, const float *parts, int ih, float *out)
+{
+    int64_t D = s->o.head_dim, G = s->o.group, size = G * (D + 1);
+    out += ih * G * D;
+    for (int64_t j = 0; j < G; j++) {
+        const float *rows[n_parts];
+        float lses[n_parts], lse;
+        for (int64_t p = 0; p < n_parts; p++) {
+            rows[p] = parts + p * size + j * D;
+            lses[p] = parts[p * size + G * D + j];
+        }
+        dmc_attend_join((int)D, (int)n_parts, rows, lses, out + j * D, &lse);
+    }
+}
+
+void dmc_cache_update_attend(dmc_seq *s, int il, int ih, int64_t T, const float *q, int64_t ld_q, const float *k,
+                             const float *v, int64_t ld_kv, float *out, int64_t ld_out, float *scratch)
+{
+    int64_t D = s->o.head_dim, G = s->o.group;
+    chunk c = open_chunk(s, il, ih, T, k, v, ld_kv, scratch);
+    if (s->kv != DMC_KV_F32 && T == 1) {
+        int64_t n = dmc_cache_parts(s, il, ih, 1);
+        for (int64_t p = 0; p < n; p++)
+            dmc_cache_update_attend_part(s, il, ih, n, p, q, k, v, c.parts + p * G * (D + 1), scratch);
+        dmc_cache_join_parts(s, n, c.parts, ih, out);
+        return;
+    }
     q += ih * G * D;
     out += ih * G * D;
-    if (s->o.policy.kind == DMC_POLICY_DMC)
-        dmc_gates(&s->o.policy, (int)D, (int)G, T, q, ld_q, c.k, ld_kv, c.logit, c.omega);
-    if (s->n_window)
-        for (int64_t r = 0; r < T; r++) rotate(s, n + r, c.k + r * ld_kv, c.rotated + r * D);
-    settle(&c);
-    attend(&c, q, ld_q, out, ld_out);
+    decide(&c, q, ld_q);
+    if (s->kv == DMC_KV_F32) attend(&c, q, ld_q, out, ld_out);
+    else attend_many(&c, q, ld_q, out, ld_out);
     compact(&c);
     slide_window(&c);
 }

@@ -26,6 +26,7 @@ typedef struct {
     int64_t n_ctx; /* longest timeline */
     int64_t pos0;  /* position of the first token; the RoPE table covers pos0 + n_ctx */
     dmc_policy policy;
+    double forced_cr;     /* > 1: merges by a fixed rule (forced.c), as policy 'dmc' whatever `policy` is; else 0 */
     const dmc_rope *rope; /* outlives the sequence */
     const dmc_kernels *kernels;
 } dmc_seq_options;
@@ -47,6 +48,15 @@ dmc_status dmc_seq_reserve(dmc_seq *s, int64_t T);
  * of dmc_seq_scratch(s, T) floats, 64-byte aligned. */
 void dmc_cache_update_attend(dmc_seq *s, int il, int ih, int64_t T, const float *q, int64_t ld_q, const float *k,
                              const float *v, int64_t ld_kv, float *out, int64_t ld_out, float *scratch);
+/* The door for one token (T = 1), cut into parts that threads may share: dmc_cache_parts of them before the update (1 for F32 pages), each a
+ * piece of the head's slots; their order is free, and their results are the same bits however many threads there are. A part
+ * writes group * (head_dim + 1) floats; joined they are what dmc_cache_update_attend gives. */
+int64_t dmc_cache_parts(const dmc_seq *s, int il, int ih, int64_t T);
+size_t dmc_cache_max_parts(const dmc_seq *s); /* of a head */
+void dmc_cache_update_attend_part(dmc_seq *s, int il, int ih, int64_t n_parts, int64_t part, const float *q,
+                                  const float *k, const float *v, float *out, float *scratch);
+void dmc_cache_join_parts(const dmc_seq *s, int64_t n_parts, const float *parts, int ih, float *out);
+
 /* Grows with T and the sequence's n_ctx, not with what it holds. */
 size_t dmc_seq_scratch(const dmc_seq *s, int64_t T);
 /* After all layers and heads: the timeline is T tokens longer; pages that were reserved and not used go back. T = 0: gives up
@@ -60,7 +70,7 @@ size_t
 dmc_seq_bytes(const dmc_seq *s); /* all that it holds: pages (shared ones too), page tables, accumulators, windows */
 size_t dmc_seq_bytes_uncompressed(const dmc_seq *s); /* the same tokens, one slot each */
 
-/* One slot, for inspection and tests: settled slots first, then the recent window. k is rotated. Pointers into the cache. */
+/* One slot of a cache with F32 pages, for tests: settled slots first, then the recent window. k is rotated. Pointers into the cache. */
 void dmc_seq_slot(const dmc_seq *s, int il, int ih, int64_t slot, const float **k, const float **v);
 const dmc_accumulator *dmc_seq_accumulator(const dmc_seq *s, int il, int ih);
 

@@ -13,7 +13,7 @@ typedef struct dmc_slab {
     struct dmc_slab *prev, *next;
     dmc_page *free;
     int64_t n_free, n_pages;
-    float *data;
+    uint8_t *data;
     dmc_page *pages; /* behind the slab, in its allocation */
 } dmc_slab;
 
@@ -22,16 +22,16 @@ struct dmc_pool {
     size_t slots_bytes;             /* of one page */
     int64_t limit, n_pages, n_free; /* pages */
     dmc_slab open;                  /* sentinel; never counts as empty */
-    int head_dim;
+    dmc_kv_type type;
 };
 
-dmc_status dmc_pool_create(dmc_pool **out, int head_dim, size_t limit_bytes)
+dmc_status dmc_pool_create(dmc_pool **out, dmc_kv_type type, int head_dim, size_t limit_bytes)
 {
     dmc_pool *p;
     *out = NULL;
     DMC_TRY(dmc_array(&p, 1, sizeof *p));
-    p->head_dim = head_dim;
-    p->slots_bytes = 2 * DMC_PAGE_SLOTS * (size_t)head_dim * sizeof(float);
+    p->type = type;
+    p->slots_bytes = 2 * dmc_kv_half_bytes(type, head_dim);
     p->limit = limit_bytes ? (int64_t)(limit_bytes / p->slots_bytes) : INT64_MAX;
     p->open.prev = p->open.next = &p->open;
     p->open.n_pages = 1;
@@ -74,7 +74,7 @@ static dmc_status add_slab(dmc_pool *p)
                         (size_t)p->n_pages * p->slots_bytes);
     }
     b->pages = (dmc_page *)(b + 1);
-    size_t half = DMC_PAGE_SLOTS * (size_t)p->head_dim;
+    size_t half = p->slots_bytes / 2;
     for (int64_t i = 0; i < n; i++) {
         dmc_page *g = &b->pages[i];
         *g = (dmc_page){.k = b->data + 2 * half * (size_t)i, .v = b->data + 2 * half * (size_t)i + half, .slab = b};
@@ -176,6 +176,7 @@ void dmc_pool_close(dmc_pool *p)
     dmc_free(p);
 }
 
+dmc_kv_type dmc_pool_type(const dmc_pool *p) { return p->type; }
 size_t dmc_pool_page_bytes(const dmc_pool *p) { return p->slots_bytes + sizeof(dmc_page); }
 
 size_t dmc_pool_bytes_held(dmc_pool *p)

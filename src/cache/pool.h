@@ -6,12 +6,10 @@
 #ifndef DMC_POOL_H
 #define DMC_POOL_H
 
-#include "base/base.h"
-
-#define DMC_PAGE_SLOTS 16
+#include "kernels/kv.h"
 
 typedef struct dmc_page {
-    float *k, *v;    /* [DMC_PAGE_SLOTS][head_dim] each */
+    void *k, *v;     /* its halves: kv.h */
     atomic_int refs; /* sequences whose page table holds it */
     struct dmc_slab *slab;
     struct dmc_page *next; /* in the slab's free list, or in a list from dmc_pool_take */
@@ -19,8 +17,10 @@ typedef struct dmc_page {
 
 typedef struct dmc_pool dmc_pool;
 
-dmc_status dmc_pool_create(dmc_pool **out, int head_dim, size_t limit_bytes); /* 0: no limit */
-void dmc_pool_close(dmc_pool *p);                                             /* after all sequences; NULL allowed */
+/* Pages of one type (not AUTO) and head size; limit_bytes 0: no limit. */
+dmc_status dmc_pool_create(dmc_pool **out, dmc_kv_type type, int head_dim, size_t limit_bytes);
+void dmc_pool_close(dmc_pool *p); /* after all sequences; NULL allowed */
+dmc_kv_type dmc_pool_type(const dmc_pool *p);
 
 /* A list of n pages with one reference each, all or none: DMC_ERR_POOL at the limit, DMC_ERR_MEMORY without memory. */
 dmc_status dmc_pool_take(dmc_pool *p, int64_t n, dmc_page **list);

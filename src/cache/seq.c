@@ -13,6 +13,8 @@ static dmc_status check_options(const dmc_seq_options *o)
     if (o->n_layers < 1 || o->n_kv_heads < 1 || o->group < 1 || o->head_dim < 2 || o->n_ctx < 1 || o->pos0 < 0)
         return dmc_fail(DMC_ERR_ARG, "cache: every dimension must be positive");
     if (!dmc && p->kind != DMC_POLICY_NONE) return dmc_fail(DMC_ERR_ARG, "cache: unknown policy %d", (int)p->kind);
+    if (o->forced_cr != 0 && !(o->forced_cr > 1 && o->forced_cr <= 1e6))
+        return dmc_fail(DMC_ERR_ARG, "cache: a forced compression ratio of %g; choose one above 1", o->forced_cr);
     if (dmc && (p->channel < 0 || p->channel >= o->head_dim || p->window < 0 || p->delay < 0))
         return dmc_fail(DMC_ERR_ARG, "cache: channel %d, window %d or delay %d out of range", p->channel, p->window,
                         p->delay);
@@ -48,7 +50,10 @@ dmc_status dmc_seq_create(dmc_seq **out, dmc_pool *pool, const dmc_seq_options *
     DMC_TRY(dmc_array(&s, 1, sizeof *s));
     s->o = *o;
     s->pool = pool;
+    s->kv = dmc_pool_type(pool);
     dmc_policy *p = &s->o.policy;
+    if (o->forced_cr && p->kind == DMC_POLICY_NONE)
+        *p = (dmc_policy){.kind = DMC_POLICY_DMC, .channel = o->head_dim - 1, .eps = 0x1p-7f, .cr = 1};
     if (p->kind == DMC_POLICY_NONE) p->delay = p->window = 0;
     if (p->window > o->n_ctx) p->window = (int)o->n_ctx; /* the same average, a shorter ring */
     s->n_window = p->delay < o->n_ctx ? p->delay : o->n_ctx;
@@ -56,11 +61,17 @@ dmc_status dmc_seq_create(dmc_seq **out, dmc_pool *pool, const dmc_seq_options *
     s->n_heads = (int64_t)o->n_layers * o->n_kv_heads;
     DMC_GOTO(dmc_array(&s->heads, (size_t)s->n_heads, sizeof *s->heads));
     DMC_GOTO(per_head(&s->tables, s, (size_t)s->max_pages, sizeof *s->tables));
+    DMC_GOTO(per_head(&s->halves, s, (size_t)s->max_pages, sizeof *s->halves));
+    if (o->forced_cr) {
+        DMC_GOTO(dmc_array(&s->append, (size_t)s->n_heads, sizeof *s->append));
+        dmc_forced_shares(o->forced_cr, s->n_heads, s->append);
+    }
     DMC_GOTO(per_head(&s->accumulators, s, accumulator_floats(s), sizeof(float)));
     DMC_GOTO(per_head(&s->windows, s, window_floats(s), sizeof(float)));
     for (int64_t i = 0; i < s->n_heads; i++) {
         dmc_head *h = &s->heads[i];
         h->pages = s->tables + i * s->max_pages;
+        h->halves = s->halves + i * s->max_pages;
         h->window = s->windows + (size_t)i * window_floats(s);
         if (p->kind == DMC_POLICY_NONE) continue;
         h->acc.sum = s->accumulators + (size_t)i * accumulator_floats(s);
@@ -81,6 +92,8 @@ void dmc_seq_close(dmc_seq *s)
     dmc_free(s->windows);
     dmc_free(s->accumulators);
     dmc_free(s->tables);
+    dmc_free(s->halves);
+    dmc_free(s->append);
     dmc_free(s->heads);
     dmc_free(s);
 }
@@ -111,7 +124,7 @@ dmc_status dmc_seq_reserve(dmc_seq *s, int64_t T)
     for (int64_t i = 0; i < s->n_heads && list; i++) {
         dmc_head *h = &s->heads[i];
         for (int64_t n = pages_wanted(h, n_settling); h->n_pages < n && list; list = list->next)
-            h->pages[h->n_pages++] = list;
+            dmc_head_set_page(h, h->n_pages++, list);
     }
     for (dmc_page *g; (g = list);) { /* another thread stopped sharing a page meanwhile */
         list = g->next;
@@ -142,6 +155,7 @@ static bool same_options(const dmc_seq_options *a, const dmc_seq_options *b)
     if (a->n_layers != b->n_layers || a->n_kv_heads != b->n_kv_heads || a->group != b->group ||
         a->head_dim != b->head_dim)
         return false;
+    if (a->forced_cr != b->forced_cr) return false;
     if (a->n_ctx != b->n_ctx || a->pos0 != b->pos0 || a->rope != b->rope || p->kind != q->kind) return false;
     return p->kind == DMC_POLICY_NONE || (p->channel == q->channel && p->offset == q->offset && p->eps == q->eps &&
                                           p->window == q->window && p->delay == q->delay);
@@ -161,6 +175,7 @@ dmc_status dmc_seq_rewind(dmc_seq *s, const dmc_seq *from)
         dmc_pool_share(f->pages, n); /* before ours go: they may be the same */
         dmc_pool_drop(s->pool, h->pages, h->n_pages);
         memcpy(h->pages, f->pages, (size_t)n * sizeof h->pages[0]);
+        memcpy(h->halves, f->halves, (size_t)n * sizeof h->halves[0]);
         h->n_pages = n;
         h->n_slots = f->n_slots;
         h->acc.z = f->acc.z;
@@ -194,13 +209,14 @@ size_t dmc_seq_bytes(const dmc_seq *s)
     size_t head = sizeof *s->heads + (accumulator_floats(s) + window_floats(s)) * sizeof(float);
     size_t bytes = sizeof *s + (size_t)s->n_heads * head;
     for (int64_t i = 0; i < s->n_heads; i++)
-        bytes += (size_t)s->heads[i].n_pages * (dmc_pool_page_bytes(s->pool) + sizeof(dmc_page *));
+        bytes += (size_t)s->heads[i].n_pages *
+                 (dmc_pool_page_bytes(s->pool) + sizeof(dmc_page *) + sizeof(dmc_kv_page));
     return bytes;
 }
 
 size_t dmc_seq_bytes_uncompressed(const dmc_seq *s)
 {
-    return (size_t)s->n_tokens * (size_t)s->n_heads * 2 * (size_t)s->o.head_dim * sizeof(float);
+    return (size_t)s->n_tokens * (size_t)s->n_heads * 2 * dmc_kv_half_bytes(s->kv, s->o.head_dim) / DMC_PAGE_SLOTS;
 }
 
 void dmc_seq_slot(const dmc_seq *s, int il, int ih, int64_t slot, const float **k, const float **v)
@@ -208,9 +224,9 @@ void dmc_seq_slot(const dmc_seq *s, int il, int ih, int64_t slot, const float **
     const dmc_head *h = dmc_head_of(s, il, ih);
     int64_t D = s->o.head_dim;
     if (slot < h->n_slots) {
-        const dmc_page *page = h->pages[slot / DMC_PAGE_SLOTS];
-        *k = page->k + slot % DMC_PAGE_SLOTS * D;
-        *v = page->v + slot % DMC_PAGE_SLOTS * D;
+        const dmc_kv_page *page = &h->halves[slot / DMC_PAGE_SLOTS];
+        *k = (const float *)page->k + slot % DMC_PAGE_SLOTS * D;
+        *v = (const float *)page->v + slot % DMC_PAGE_SLOTS * D;
     } else {
         int64_t t = dmc_settled(s, s->n_tokens) + slot - h->n_slots;
         const float *row = h->window + t % s->n_window * dmc_window_row((int)D);
@@ -221,8 +237,7 @@ void dmc_seq_slot(const dmc_seq *s, int il, int ih, int64_t slot, const float **
 
 const dmc_accumulator *dmc_seq_accumulator(const dmc_seq *s, int il, int ih) { return &dmc_head_of(s, il, ih)->acc; }
 
-/* ---- write, read: n_tokens; per head its counts, accumulator, slots page by page (16 keys, 16 values; fewer in the last) and
- * window rows in use. Native byte order: a state file is for the machine that wrote it. ---- */
+/* ---- write, read: n_tokens; per head its counts, accumulator, pages whole (key half, value half) and window rows in use. Native byte order: a state file is for the machine that wrote it. ---- */
 
 static void put(dmc_writer *w, uint64_t *sum, const void *data, size_t n)
 {
@@ -232,7 +247,7 @@ static void put(dmc_writer *w, uint64_t *sum, const void *data, size_t n)
 
 void dmc_seq_write(const dmc_seq *s, dmc_writer *w, uint64_t *sum)
 {
-    size_t slot = (size_t)s->o.head_dim * sizeof(float);
+    size_t half = dmc_kv_half_bytes(s->kv, s->o.head_dim);
     put(w, sum, &s->n_tokens, sizeof s->n_tokens);
     for (int64_t i = 0; i < s->n_heads; i++) {
         const dmc_head *h = &s->heads[i];
@@ -240,10 +255,9 @@ void dmc_seq_write(const dmc_seq *s, dmc_writer *w, uint64_t *sum)
         put(w, sum, counts, sizeof counts);
         put(w, sum, &h->acc.z, sizeof h->acc.z);
         put(w, sum, h->acc.sum, accumulator_floats(s) * sizeof(float));
-        for (int64_t at = 0; at < h->n_slots; at += DMC_PAGE_SLOTS) {
-            int64_t n = h->n_slots - at < DMC_PAGE_SLOTS ? h->n_slots - at : DMC_PAGE_SLOTS;
-            put(w, sum, h->pages[at / DMC_PAGE_SLOTS]->k, (size_t)n * slot);
-            put(w, sum, h->pages[at / DMC_PAGE_SLOTS]->v, (size_t)n * slot);
+        for (int64_t i_page = 0; i_page < dmc_pages_for(h->n_slots); i_page++) {
+            put(w, sum, h->pages[i_page]->k, half);
+            put(w, sum, h->pages[i_page]->v, half);
         }
         put(w, sum, h->window, (size_t)rows_in_use(s) * (size_t)dmc_window_row(s->o.head_dim) * sizeof(float));
     }
@@ -280,7 +294,7 @@ static bool plausible(const dmc_seq *s, const int64_t *counts, float z)
 static dmc_status read_head(dmc_seq *s, dmc_head *h, cursor *c)
 {
     int64_t counts[3];
-    size_t slot = (size_t)s->o.head_dim * sizeof(float), bytes;
+    size_t half = dmc_kv_half_bytes(s->kv, s->o.head_dim), bytes;
     DMC_TRY(get(c, counts, sizeof counts));
     DMC_TRY(get(c, &h->acc.z, sizeof h->acc.z));
     if (!plausible(s, counts, h->acc.z))
@@ -289,16 +303,15 @@ static dmc_status read_head(dmc_seq *s, dmc_head *h, cursor *c)
     h->acc.n_run = counts[1];
     h->acc.count = counts[2];
     DMC_TRY(get(c, h->acc.sum, accumulator_floats(s) * sizeof(float)));
-    if (!dmc_mul(&bytes, (size_t)counts[0], 2 * slot) || bytes > c->left)
+    if (!dmc_mul(&bytes, (size_t)dmc_pages_for(counts[0]), 2 * half) || bytes > c->left)
         return dmc_fail(DMC_ERR_FORMAT, "the saved cache ends early: %lld slots are announced", (long long)counts[0]);
     dmc_page *list;
     DMC_TRY(dmc_pool_take(s->pool, dmc_pages_for(counts[0]), &list));
-    for (; list; list = list->next) h->pages[h->n_pages++] = list;
+    for (; list; list = list->next) dmc_head_set_page(h, h->n_pages++, list);
     h->n_slots = counts[0];
-    for (int64_t at = 0; at < h->n_slots; at += DMC_PAGE_SLOTS) {
-        int64_t n = h->n_slots - at < DMC_PAGE_SLOTS ? h->n_slots - at : DMC_PAGE_SLOTS;
-        DMC_TRY(get(c, h->pages[at / DMC_PAGE_SLOTS]->k, (size_t)n * slot));
-        DMC_TRY(get(c, h->pages[at / DMC_PAGE_SLOTS]->v, (size_t)n * slot));
+    for (int64_t i = 0; i < h->n_pages; i++) {
+        DMC_TRY(get(c, h->pages[i]->k, half));
+        DMC_TRY(get(c, h->pages[i]->v, half));
     }
     return get(c, h->window, (size_t)rows_in_use(s) * (size_t)dmc_window_row(s->o.head_dim) * sizeof(float));
 }

@@ -7,6 +7,7 @@
 /* One KV head of one layer. */
 typedef struct {
     dmc_page **pages;    /* those that hold the n_slots settled slots, then spare ones from reserve to advance */
+    dmc_kv_page *halves; /* where their slots lie, entry by entry */
     int64_t n_pages;     /* with the spare ones */
     int64_t n_slots;     /* settled */
     dmc_accumulator acc; /* of the newest slot; unused by policy 'none' */
@@ -16,6 +17,8 @@ typedef struct {
 struct dmc_seq {
     dmc_seq_options o; /* policy 'none': delay and window 0 */
     dmc_pool *pool;
+    dmc_kv_type kv;
+    float *append; /* [n_heads] share of the tokens that append where that is forced, else NULL */
     int64_t n_tokens;
     int64_t n_window;  /* rows of a head's ring: min(delay, n_ctx) */
     int64_t max_pages; /* entries of a head's page table */
@@ -23,12 +26,30 @@ struct dmc_seq {
     dmc_head *heads;
     /* the memory behind the heads' pointers */
     dmc_page **tables;
+    dmc_kv_page *halves;
     float *accumulators, *windows;
 };
 
 static inline dmc_head *dmc_head_of(const dmc_seq *s, int il, int ih)
 {
     return &s->heads[(int64_t)il * s->o.n_kv_heads + ih];
+}
+
+/* Entry i of a head's page table. */
+static inline void dmc_head_set_page(dmc_head *h, int64_t i, dmc_page *page)
+{
+    h->pages[i] = page;
+    h->halves[i] = (dmc_kv_page){page->k, page->v};
+}
+
+/* Shares of n heads at that ratio (forced.c). */
+void dmc_forced_shares(double cr, int64_t n, float *shares);
+
+/* Whether token t of head i appends when that is forced: a share of all tokens, spread evenly. */
+static inline bool dmc_forced_append(const dmc_seq *s, int64_t i, int64_t t)
+{
+    double f = (double)s->append[i];
+    return t == 0 || (int64_t)(f * (double)(t + 1)) > (int64_t)(f * (double)t);
 }
 
 static inline int64_t dmc_window_row(int head_dim) { return 3 * (int64_t)head_dim + 2; }

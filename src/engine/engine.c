@@ -1,13 +1,13 @@
 /* The engine: a model, its tokenizer, and what its sessions share. */
 #include "engine/engine.h"
+#include "format/random.h"
 #include "text/detok.h"
 
-#include <omp.h>
 #include <string.h>
 
 dmc_engine_options dmc_engine_options_default(void)
 {
-    return (dmc_engine_options){.n_threads = 0, .tier = 0, .pool_bytes = 0};
+    return (dmc_engine_options){.n_threads = 0, .tier = 0, .math = DMC_MATH_F32, .kv = DMC_KV_AUTO, .pool_bytes = 0};
 }
 
 /* ---- open, close ---- */
@@ -38,6 +38,7 @@ static void fill_info(dmc_engine *e)
                     .n_vocab = c->n_vocab,
                     .n_ctx = c->n_ctx,
                     .policy = c->policy,
+                    .kv = dmc_pool_type(e->pool),
                     .bos = e->tokenizer ? dmc_tokenizer_bos(e->tokenizer) : c->bos,
                     .adds_bos = e->tokenizer && dmc_tokenizer_adds_bos(e->tokenizer),
                     .eos = c->n_eos ? c->eos[0] : -1};
@@ -65,17 +66,23 @@ dmc_status dmc_engine_of_checkpoint(dmc_engine **out, dmc_checkpoint *c, const d
     }
     e->checkpoint = c;
     pthread_mutex_init(&e->lock, NULL);
-    e->n_threads = o.n_threads > 0 ? o.n_threads : omp_get_num_procs();
+    e->n_threads = o.n_threads > 0 ? o.n_threads : dmc_threads_cores();
     const dmc_kernels *kernels = dmc_kernels_pick(o.tier);
+    if ((unsigned)o.kv >= DMC_KV_COUNT || (unsigned)o.math > DMC_MATH_BF16) {
+        status = dmc_fail(DMC_ERR_ARG, "engine options: unknown type of cache slots or of arithmetic");
+        goto done;
+    }
     if (!kernels || o.n_threads < 0) {
         status =
             dmc_fail(DMC_ERR_ARG, kernels ? "%d threads are not possible" : "this machine cannot run kernel tier %d",
                      kernels ? o.n_threads : o.tier);
         goto done;
     }
-    DMC_GOTO(dmc_model_create(&e->model, c, kernels));
+    DMC_GOTO(dmc_threads_create(&e->threads, e->n_threads, o.pin));
+    DMC_GOTO(dmc_model_create(&e->model, c, &(dmc_cpu){.kernels = kernels, .threads = e->threads}, o.math));
     DMC_GOTO(open_tokenizer(e));
-    DMC_GOTO(dmc_pool_create(&e->pool, c->config.head_dim, o.pool_bytes));
+    if (o.kv == DMC_KV_AUTO) o.kv = e->model.packed ? DMC_KV_F16 : DMC_KV_F32;
+    DMC_GOTO(dmc_pool_create(&e->pool, o.kv, c->config.head_dim, o.pool_bytes));
     fill_info(e);
     *out = e;
     return DMC_OK;
@@ -92,6 +99,17 @@ dmc_status dmc_engine_open(dmc_engine **out, const char *path, const dmc_engine_
     return dmc_engine_of_checkpoint(out, c, opts);
 }
 
+dmc_status dmc_engine_open_random(dmc_engine **out, const char *shape, const char *type, uint64_t seed,
+                                  const dmc_engine_options *opts)
+{
+    dmc_checkpoint *c;
+    dmc_dtype dtype;
+    *out = NULL;
+    if (!dmc_dtype_parse(&dtype, type)) return dmc_fail(DMC_ERR_ARG, "no element type is called '%s'", type);
+    DMC_TRY(dmc_checkpoint_random(&c, shape, dtype, seed));
+    return dmc_engine_of_checkpoint(out, c, opts);
+}
+
 void dmc_engine_close(dmc_engine *e)
 {
     if (!e) return;
@@ -102,6 +120,7 @@ void dmc_engine_close(dmc_engine *e)
     }
     dmc_pool_close(e->pool);
     dmc_model_free(&e->model);
+    dmc_threads_close(e->threads);
     dmc_tokenizer_close(e->tokenizer);
     dmc_free(e->no_tokenizer);
     dmc_checkpoint_close(e->checkpoint);

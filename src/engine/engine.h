@@ -25,10 +25,12 @@ struct dmc_engine {
     dmc_pool *pool;
     dmc_info info;
     int n_threads;
+    dmc_threads *threads;
     pthread_mutex_t lock; /* of what follows */
     dmc_rope_node *ropes;
     dmc_feed *feeds;   /* idle ones; as many exist as calls ever ran at the same time */
     size_t n_scratch;  /* floats per thread that the largest session so far needs */
+    int64_t n_parts;   /* parts of heads that the longest session so far can have in a pass */
     uint64_t identity; /* of the weights; 0: not computed yet */
 };
 

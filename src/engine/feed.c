@@ -1,7 +1,6 @@
 /* Feeding tokens: cuts what sessions are given into passes through the model. Each session gets all of its tokens or none. */
 #include "engine/engine.h"
 
-#include <omp.h>
 
 /* What one session is given. */
 typedef struct {
@@ -53,9 +52,10 @@ static void put_back(dmc_engine *e, dmc_feed *f)
 }
 
 /* Room for n_jobs and passes of n_rows tokens. */
-static dmc_status fit(dmc_feed *f, const dmc_engine *e, int64_t n_jobs, int64_t n_rows, size_t n_scratch)
+static dmc_status fit(dmc_feed *f, const dmc_engine *e, int64_t n_jobs, int64_t n_rows, size_t n_scratch,
+                      int64_t n_parts)
 {
-    DMC_TRY(dmc_work_fit(&f->work, &e->model, n_rows, e->n_threads, n_scratch));
+    DMC_TRY(dmc_work_fit(&f->work, &e->model, n_rows, e->n_threads, n_scratch, n_parts));
     if (n_jobs > f->n_jobs) {
         dmc_free(f->jobs);
         f->jobs = NULL;
@@ -83,11 +83,12 @@ static dmc_status take(dmc_feed **out, dmc_engine *e, int64_t n_jobs, int64_t n_
 {
     pthread_mutex_lock(&e->lock);
     size_t n_scratch = e->n_scratch;
+    int64_t n_parts = e->n_parts * n_jobs;
     dmc_feed *f = e->feeds;
     if (f) e->feeds = f->next;
     pthread_mutex_unlock(&e->lock);
     if (!f) DMC_TRY(dmc_array(&f, 1, sizeof *f));
-    dmc_status status = fit(f, e, n_jobs, n_rows, n_scratch);
+    dmc_status status = fit(f, e, n_jobs, n_rows, n_scratch, n_parts);
     if (status == DMC_OK) *out = f;
     else free_feed(f);
     return status;
@@ -122,8 +123,6 @@ static int64_t join(job *j, int64_t room, bool alone)
 static void run(dmc_engine *e, dmc_feed *f, int64_t n_jobs)
 {
     int64_t n_vocab = e->model.config.n_vocab;
-    int threads = omp_get_max_threads();
-    omp_set_num_threads(e->n_threads);
     for (;;) {
         int64_t n_items = 0, rows = 0;
         for (int64_t i = 0; i < n_jobs; i++) {
@@ -144,7 +143,6 @@ static void run(dmc_engine *e, dmc_feed *f, int64_t n_jobs)
             f->of_item[i]->done += f->items[i].n;
         }
     }
-    omp_set_num_threads(threads);
     for (int64_t i = 0; i < n_jobs; i++) dmc_seq_close(f->jobs[i].snapshot);
 }
 

@@ -3,7 +3,7 @@
 
 dmc_session_options dmc_session_options_default(void)
 {
-    return (dmc_session_options){.n_ctx = 0, .chunk = 0, .override_policy = false, .policy = dmc_policy_none()};
+    return (dmc_session_options){.n_ctx = 0, .chunk = 0, .forced_cr = 0, .override_policy = false, .policy = dmc_policy_none()};
 }
 
 static dmc_status check_options(const dmc_engine *e, dmc_session_options *o)
@@ -41,7 +41,8 @@ dmc_status dmc_session_create(dmc_session **out, dmc_engine *e, const dmc_sessio
                          .head_dim = c->head_dim,
                          .n_ctx = o.n_ctx,
                          .policy = o.policy,
-                         .kernels = e->model.kernels};
+                         .forced_cr = o.forced_cr,
+                         .kernels = e->model.cpu.kernels};
     DMC_TRY(dmc_engine_rope(e, o.n_ctx, &q.rope));
     DMC_GOTO(dmc_array(&s, 1, sizeof *s));
     s->e = e;
@@ -49,7 +50,9 @@ dmc_status dmc_session_create(dmc_session **out, dmc_engine *e, const dmc_sessio
     DMC_GOTO(dmc_seq_create(&s->seq, e->pool, &q));
     pthread_mutex_lock(&e->lock);
     size_t scratch = dmc_seq_scratch(s->seq, o.chunk);
+    int64_t parts = (int64_t)dmc_cache_max_parts(s->seq) * c->n_kv_heads;
     if (scratch > e->n_scratch) e->n_scratch = scratch;
+    if (parts > e->n_parts) e->n_parts = parts;
     pthread_mutex_unlock(&e->lock);
     *out = s;
     return DMC_OK;

@@ -10,15 +10,15 @@
 
 #include <string.h>
 
-enum { VERSION = 1, MAGIC = 0x73636d64 }; /* "dmcs" */
+enum { VERSION = 2, MAGIC = 0x73636d64 }; /* "dmcs" */
 
 typedef struct {
     uint32_t magic, version;
     uint64_t identity;
     int32_t n_layers, n_kv_heads, group, head_dim;
     int32_t n_ctx, chunk;
-    int32_t policy, channel, window, delay, first_append;
-    float offset, eps, cr;
+    int32_t kv, policy, channel, window, delay, first_append;
+    float offset, eps, cr, forced_cr;
 } header;
 
 static header header_of(const dmc_session *s)
@@ -34,6 +34,7 @@ static header header_of(const dmc_session *s)
                     .head_dim = o->head_dim,
                     .n_ctx = (int32_t)o->n_ctx,
                     .chunk = s->chunk,
+                    .kv = (int32_t)s->e->info.kv,
                     .policy = (int32_t)p->kind,
                     .channel = p->channel,
                     .window = p->window,
@@ -41,7 +42,8 @@ static header header_of(const dmc_session *s)
                     .first_append = p->first_append,
                     .offset = p->offset,
                     .eps = p->eps,
-                    .cr = p->cr};
+                    .cr = p->cr,
+                    .forced_cr = (float)o->forced_cr};
 }
 
 dmc_status dmc_session_save(const dmc_session *s, const char *path)
@@ -68,8 +70,12 @@ dmc_status dmc_state_parse(dmc_session **out, dmc_engine *e, const uint8_t *data
                         h.version, VERSION);
     if (h.identity != dmc_engine_identity(e))
         return dmc_fail(DMC_ERR_ARG, "%s: was saved with another model; open the one that it was made with", where);
+    if (h.kv != (int32_t)e->info.kv)
+        return dmc_fail(DMC_ERR_ARG, "%s: was saved with cache slots of another type; open the model with %s", where,
+                        h.kv > DMC_KV_AUTO && h.kv < DMC_KV_COUNT ? dmc_kv_name((dmc_kv_type)h.kv) : "that");
     dmc_session_options o = {.n_ctx = h.n_ctx,
                              .chunk = h.chunk,
+                             .forced_cr = (double)h.forced_cr,
                              .override_policy = true,
                              .policy = {.kind = (dmc_policy_kind)h.policy,
                                         .channel = h.channel,

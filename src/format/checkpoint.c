@@ -29,6 +29,16 @@ done:
     return status;
 }
 
+void dmc_checkpoint_forget(const dmc_checkpoint *c, const dmc_tensor *t)
+{
+    const dmc_storage *s = c->storage;
+    uintptr_t at = (uintptr_t)t->data;
+    for (size_t i = 0; i < s->n_maps; i++) {
+        uintptr_t begin = (uintptr_t)s->maps[i].data;
+        if (at >= begin && at - begin < s->maps[i].size) dmc_mapping_forget(&s->maps[i], t->data, t->bytes);
+    }
+}
+
 dmc_status dmc_checkpoint_map(const dmc_mapping **out, dmc_checkpoint *c, const char *path)
 {
     dmc_storage *s = c->storage;

@@ -165,7 +165,8 @@ static dmc_status parse_keys(dmc_gguf *g, cursor *c, uint64_t n)
 static const struct {
     uint32_t number;
     dmc_dtype dtype;
-} ggml_types[] = {{0, DMC_F32}, {1, DMC_F16}, {30, DMC_BF16}, {8, DMC_Q8_0}, {2, DMC_Q4_0}};
+} ggml_types[] = {{0, DMC_F32},  {1, DMC_F16},   {30, DMC_BF16}, {8, DMC_Q8_0},
+                  {2, DMC_Q4_0}, {12, DMC_Q4_K}, {13, DMC_Q5_K}, {14, DMC_Q6_K}};
 
 uint32_t dmc_gguf_type_of(dmc_dtype t)
 {

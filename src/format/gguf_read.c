@@ -210,7 +210,8 @@ static dmc_status look_up(void *keys, const dmc_weight *w, dmc_tensor *found)
     const dmc_gguf_tensor *t = dmc_gguf_find_tensor(k->gguf, w->gguf);
     if (!t) return dmc_fail(DMC_ERR_FORMAT, "%s: tensor '%s' is missing", k->where, w->gguf);
     if (!t->known)
-        return dmc_fail(DMC_ERR_UNSUPPORTED, "%s: tensor '%s' is %s (type %u); F32, F16, BF16, Q8_0 and Q4_0 are read",
+        return dmc_fail(DMC_ERR_UNSUPPORTED,
+                        "%s: tensor '%s' is %s (type %u); F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K are read",
                         k->where, w->gguf, dmc_gguf_type_name(t->type), t->type);
     *found = (dmc_tensor){.dtype = t->dtype, .n_dims = t->n_dims, .data = t->data, .bytes = t->bytes};
     found->shape[0] = t->shape[0];

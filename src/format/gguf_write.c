@@ -56,8 +56,8 @@ static void put_rope(dmc_gguf_keys *k, const dmc_config *c, bool retrofitted)
 /* ggml's number for "mostly this type". */
 static int file_type(dmc_dtype t)
 {
-    static const int numbers[DMC_DTYPE_COUNT] = {
-        [DMC_F32] = 0, [DMC_F16] = 1, [DMC_BF16] = 32, [DMC_Q8_0] = 7, [DMC_Q4_0] = 2};
+    static const int numbers[DMC_DTYPE_COUNT] = {[DMC_F32] = 0,  [DMC_F16] = 1,   [DMC_BF16] = 32, [DMC_Q8_0] = 7,
+                                                 [DMC_Q4_0] = 2, [DMC_Q4_K] = 14, [DMC_Q5_K] = 16, [DMC_Q6_K] = 18};
     return numbers[t];
 }
 

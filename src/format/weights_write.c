@@ -6,7 +6,8 @@ dmc_dtype dmc_target_dtype(const dmc_checkpoint *c, size_t i, dmc_dtype wanted)
     const dmc_tensor *t = &c->tensors[i];
     if (wanted == DMC_DTYPE_COUNT || wanted == t->dtype) return t->dtype;
     if (t->n_dims == 1) return DMC_F32; /* exact for every type that vectors have */
-    return t->shape[1] % dmc_dtype_block(wanted) == 0 ? wanted : DMC_F16;
+    if (t->shape[1] % dmc_dtype_block(wanted) == 0) return wanted;
+    return dmc_dtype_block(wanted) > 32 && t->shape[1] % dmc_dtype_block(DMC_Q8_0) == 0 ? DMC_Q8_0 : DMC_F16;
 }
 
 dmc_status dmc_target_bytes(size_t *out, const dmc_checkpoint *c, size_t i, dmc_dtype to)

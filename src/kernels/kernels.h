@@ -1,5 +1,5 @@
-/* CPU kernels: one table of functions, the contract above each slot. kernels_ref.c defines correct; kernels_avx2.c and
- * kernels_avx512.c overlay it at open. All are single-threaded; ops.h spreads them over cores.
+/* CPU kernels: one table of functions, the contract above each slot. *_ref.c define correct; *_avx2.c, *_avx512.c and *_amx.c overlay
+ * it at open. All are single-threaded; ops.h spreads them over cores.
  *
  * Row independence: an output element is computed by the same chain of operations whatever the other rows, the number of rows or
  * the number of (masked) keys around it. So one token, a chunk and a training batch give the same bits on one machine.
@@ -7,9 +7,8 @@
 #ifndef DMC_KERNELS_H
 #define DMC_KERNELS_H
 
-#include "base/base.h"
-
-#define DMC_LANES 16 /* query rows that one attention call handles */
+#include "kernels/kv.h"
+#include "kernels/panels.h"
 
 /* Consecutive keys and values of one KV head. Row t of `k` is k + t * ld (head_dim floats, rotated), likewise v. */
 typedef enum {
@@ -55,9 +54,15 @@ typedef struct {
     /* y[m,n] = sum_k x[m,k] w[n,k]. Row strides in floats. */
     void (*gemm_nt)(int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx, const float *w, int64_t ldw, float *y,
                     int64_t ldy);
-    /* c[i,j] (+)= sum_p a[i*ai + p*ap] b[p*ldb + j]. accumulate: add to c. Covers dX = dY W and dW = dY^T X. */
-    void (*gemm_nn)(int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b,
-                    int64_t ldb, float *c, int64_t ldc, bool accumulate);
+    /* Products with packed weights: panels.h. One pack_x per kind of operand; linear_q8 serves every int8-like type. */
+    dmc_pack_x *pack_x_bf16, *pack_x_q8;
+    dmc_panels_linear *linear_bf16, *linear_q8;
+    /* gemm.c: any matrix as the operand (a) or as panels (b) of linear_bf16; in float32 both factors are packed alike, for linear_f32. */
+    dmc_pack_any *pack_a_bf16, *pack_b_bf16, *pack_f32;
+    dmc_panels_linear *linear_f32;
+    /* Attention over typed pages: kv.h */
+    dmc_attend_slots *attend_slots;
+    dmc_attend_chunk *attend_chunk;
     /* Softmax attention of n_lanes queries over all segments, scale 1/sqrt(head_dim): two passes over a score buffer, keys in order,
      * each lane with its own chain of sums; hidden keys weigh exactly 0. A query that sees nothing gets 0 and lse -INFINITY. */
     void (*attend)(const dmc_attend_args *a);
@@ -76,20 +81,26 @@ typedef struct {
     /* AdamW on n values (Loshchilov & Hutter): decay first, w *= 1 - lr*wd; then m, v, w. c1 = 1 - b1^t, c2 = 1 - b2^t; g is scaled by clip */
     void (*adamw)(int64_t n, float *w, const float *g, float *m, float *v, float clip, float lr, float b1, float b2,
                   float eps, float wd, float c1, float c2);
+    /* Backwards through the scan y_t = N_t / Z_t, N_t = alpha_t N_{t-1} + w_t x_t, Z_t = alpha_t Z_{t-1} + w_t over T rows of n values: g
+     * holds dy on entry, dx on return. alpha[0] counts as 0; tmp: room for n floats. */
+    void (*pool_grad)(int64_t T, int64_t n, const float *alpha, const float *omega, const float *z, const float *y,
+                      const float *x, float *g, float *d_omega, float *d_alpha, float *tmp);
+    /* sum of x[i]^2, in double precision */
+    double (*sum_squares)(int64_t n, const float *x);
 } dmc_kernels;
 
 /* Floats of scratch that dmc_attend / dmc_attend_grad need for n_keys rows in all segments. */
 static inline size_t dmc_attend_scratch(int head_dim, int64_t n_keys)
 {
-    return (size_t)DMC_LANES * (2 * (size_t)n_keys + 4 * (((size_t)head_dim + 15) / 16 * 16) + 8);
+    return (size_t)DMC_LANES * (2 * (size_t)n_keys + 5 * (((size_t)head_dim + 15) / 16 * 16) + 8);
 }
 
 extern const dmc_kernels dmc_kernels_ref;
 #if defined(__x86_64__)
-extern const dmc_kernels dmc_kernels_avx2, dmc_kernels_avx512;
+extern const dmc_kernels dmc_kernels_avx2, dmc_kernels_avx512, dmc_kernels_amx;
 #endif
 
-/* tier 0: the best that this machine runs; 1 reference, 2 AVX2, 3 AVX-512. NULL if this machine cannot run it. */
+/* tier 0: the best that this machine runs; 1 reference, 2 AVX2, 3 AVX-512 (with VNNI), 4 AMX. NULL if this machine cannot run it. */
 const dmc_kernels *dmc_kernels_pick(int tier);
 
 #endif

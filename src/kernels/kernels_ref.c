@@ -1,5 +1,5 @@
 /* Reference kernels: plain loops that define correct. */
-#include "kernels/kernels.h"
+#include "kernels/tiers.h"
 
 #include <math.h>
 #include <string.h>
@@ -12,19 +12,6 @@ static void gemm_nt(int64_t M, int64_t N, int64_t K, const float *x, int64_t ldx
             float s = 0;
             for (int64_t k = 0; k < K; k++) s += x[m * ldx + k] * w[n * ldw + k];
             y[m * ldy + n] = s;
-        }
-    }
-}
-
-static void gemm_nn(int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap, const float *b,
-                    int64_t ldb, float *c, int64_t ldc, bool accumulate)
-{
-    for (int64_t i = 0; i < I; i++) {
-        float *row = c + i * ldc;
-        if (!accumulate) memset(row, 0, (size_t)J * sizeof *row);
-        for (int64_t p = 0; p < P; p++) {
-            float x = a[i * ai + p * ap];
-            for (int64_t j = 0; j < J; j++) row[j] += x * b[p * ldb + j];
         }
     }
 }
@@ -175,10 +162,39 @@ static void adamw(int64_t n, float *w, const float *g, float *m, float *v, float
     }
 }
 
+/* dN_t = g_t/Z_t + alpha_{t+1} dN_{t+1};  dZ_t = -(g_t.y_t)/Z_t + alpha_{t+1} dZ_{t+1};  dx_t = w_t dN_t;  dw_t = dN_t.x_t + dZ_t;
+ * dalpha_t = dN_t.N_{t-1} + dZ_t Z_{t-1}, where N_{t-1} = y_{t-1} Z_{t-1} */
+static void pool_grad(int64_t T, int64_t n, const float *alpha, const float *omega, const float *z, const float *y,
+                      const float *x, float *g, float *d_omega, float *d_alpha, float *tmp)
+{
+    float d_z = 0;
+    memset(tmp, 0, (size_t)n * sizeof *tmp);
+    for (int64_t t = T - 1; t >= 0; t--) {
+        float next = t + 1 < T ? alpha[t + 1] : 0, inv = 1 / z[t], gy = 0, nx = 0, ny = 0;
+        for (int64_t i = 0; i < n; i++) {
+            float *gi = g + t * n + i;
+            gy += *gi * y[t * n + i];
+            tmp[i] = *gi * inv + next * tmp[i];
+            nx += tmp[i] * x[t * n + i];
+            if (t) ny += tmp[i] * y[(t - 1) * n + i];
+            *gi = omega[t] * tmp[i];
+        }
+        d_z = next * d_z - gy * inv;
+        d_omega[t] = nx + d_z;
+        d_alpha[t] = t ? (ny + d_z) * z[t - 1] : 0;
+    }
+}
+
+static double sum_squares(int64_t n, const float *x)
+{
+    double s = 0;
+    for (int64_t i = 0; i < n; i++) s += (double)x[i] * x[i];
+    return s;
+}
+
 const dmc_kernels dmc_kernels_ref = {
     .name = "reference",
     .gemm_nt = gemm_nt,
-    .gemm_nn = gemm_nn,
     .attend = attend,
     .attend_grad = attend_grad,
     .softmax = softmax,
@@ -187,4 +203,7 @@ const dmc_kernels dmc_kernels_ref = {
     .rmsnorm = rmsnorm,
     .rmsnorm_grad = rmsnorm_grad,
     .adamw = adamw,
+    .pool_grad = pool_grad,
+    .sum_squares = sum_squares,
+    DMC_TIER_ENTRIES(ref, ref),
 };

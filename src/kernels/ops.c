@@ -5,14 +5,31 @@
 
 enum {
     ROWS = 64,
-    COLS = 64,      /* a task's block of x rows and weight rows */
-    WORTH = 2000000 /* multiplications that are worth waking other threads for: some 20 microseconds */
+    COLS = 64,       /* a task's block of x rows and weight rows, where weights are not packed */
+    PANELS = 4,      /* a task's panels of packed weights */
+    WORTH = 1000000, /* multiplications that are worth waking other threads for: some microseconds */
+    VALUES = 4096    /* a task's values of an elementwise operation */
 };
 
 static _Thread_local float decoded[DMC_MAX_COLS]; /* weight rows of a type other than F32 */
 
-static void linear_block(const dmc_kernels *kn, int64_t M, int64_t N, const float *x, const dmc_weight *w, int64_t n0,
-                         float *y, int64_t ldy)
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+/* ---- products ---- */
+
+typedef struct {
+    const dmc_kernels *kn;
+    int64_t M, K;
+    const float *x;
+    int n;
+    const dmc_product *products;
+    const void *operand[DMC_OPERAND_COUNT];
+    dmc_operand_kind kind;
+} job;
+
+static void rows_of(const dmc_kernels *kn, int64_t M, int64_t N, const float *x, const dmc_weight *w, int64_t n0,
+                    float *y, int64_t ldy)
 {
     int64_t K = w->cols;
     if (w->dtype == DMC_F32) {
@@ -23,7 +40,7 @@ static void linear_block(const dmc_kernels *kn, int64_t M, int64_t N, const floa
     dmc_dtype_row_bytes(&row_bytes, w->dtype, (size_t)K);
     int64_t fit = DMC_MAX_COLS / K;
     for (int64_t n = 0; n < N; n += fit) {
-        int64_t m = N - n < fit ? N - n : fit;
+        int64_t m = least(N - n, fit);
         for (int64_t r = 0; r < m; r++)
             dmc_decode_row(w->dtype, (const uint8_t *)w->data + (size_t)(n0 + n + r) * row_bytes, decoded + r * K,
                            (size_t)K);
@@ -31,56 +48,141 @@ static void linear_block(const dmc_kernels *kn, int64_t M, int64_t N, const floa
     }
 }
 
-void dmc_linear(const dmc_kernels *kn, int64_t M, const float *x, const dmc_weight *w, const float *bias, float *y)
+/* Tasks of a product: row blocks x weight blocks of a matrix as it lies in a file, panel blocks of a packed one. */
+static int64_t n_tasks(const job *g, const dmc_weight *w)
 {
-    int64_t N = w->rows, K = w->cols, tasks_m = (M + ROWS - 1) / ROWS, tasks_n = (N + COLS - 1) / COLS;
-    /* weight blocks outermost: each is decoded once for its rows of x when M is small */
-#pragma omp parallel for schedule(static) if (M * N * K > WORTH)
-    for (int64_t task = 0; task < tasks_m * tasks_n; task++) {
-        int64_t m = task / tasks_n * ROWS, n = task % tasks_n * COLS;
-        int64_t mm = M - m < ROWS ? M - m : ROWS, nn = N - n < COLS ? N - n : COLS;
-        float *out = y + m * N + n;
-        linear_block(kn, mm, nn, x + m * K, w, n, out, N);
-        if (bias)
-            for (int64_t i = 0; i < mm; i++)
-                for (int64_t j = 0; j < nn; j++) out[i * N + j] += bias[n + j];
+    return w->panels ? pieces(dmc_panels_count(w->rows), PANELS) : pieces(g->M, ROWS) * pieces(w->rows, COLS);
+}
+
+static void add_bias(int64_t M, int64_t N, const float *bias, float *y, int64_t ldy)
+{
+    for (int64_t i = 0; i < M; i++)
+        for (int64_t j = 0; j < N; j++) y[i * ldy + j] += bias[j];
+}
+
+static void packed_task(const job *g, const dmc_product *p, int64_t task)
+{
+    const dmc_weight *w = p->w;
+    dmc_operand_kind kind = dmc_operand_of(w->dtype);
+    int64_t p0 = task * PANELS, p1 = least(p0 + PANELS, dmc_panels_count(w->rows));
+    int64_t n0 = p0 * DMC_PANEL_ROWS, n1 = least(p1 * DMC_PANEL_ROWS, w->rows);
+    dmc_panels_linear *linear = kind == DMC_OPERAND_BF16 ? g->kn->linear_bf16 : g->kn->linear_q8;
+    linear(w->dtype, g->M, w->rows, w->cols, g->operand[kind], w->panels, p0, p1, p->y, w->rows, p->add);
+    if (p->bias) add_bias(g->M, n1 - n0, p->bias + n0, p->y + n0, w->rows);
+}
+
+static void plain_task(const job *g, const dmc_product *p, int64_t task)
+{
+    const dmc_weight *w = p->w;
+    float sum[ROWS * COLS];
+    int64_t N = w->rows, K = w->cols, tasks_n = pieces(N, COLS);
+    int64_t m = task / tasks_n * ROWS, n = task % tasks_n * COLS; /* weight blocks first: decoded once where M is small */
+    int64_t mm = least(g->M - m, ROWS), nn = least(N - n, COLS), ld = p->add ? nn : N;
+    float *y = p->y + m * N + n, *out = p->add ? sum : y;
+    rows_of(g->kn, mm, nn, g->x + m * K, w, n, out, ld);
+    if (p->bias) add_bias(mm, nn, p->bias + n, out, ld);
+    if (!p->add) return;
+    for (int64_t i = 0; i < mm; i++)
+        for (int64_t j = 0; j < nn; j++) y[i * N + j] += sum[i * nn + j];
+}
+
+static void product_task(void *arg, int64_t task, int thread)
+{
+    const job *g = arg;
+    const dmc_product *p = g->products;
+    (void)thread;
+    for (int64_t n; task >= (n = n_tasks(g, p->w)); p++) task -= n;
+    if (p->w->panels) packed_task(g, p, task);
+    else plain_task(g, p, task);
+}
+
+static void pack_task(void *arg, int64_t task, int thread)
+{
+    const job *g = arg;
+    (void)thread;
+    int64_t m0 = task * DMC_PANEL_ROWS, m1 = least(m0 + DMC_PANEL_ROWS, g->M);
+    dmc_pack_x *pack = g->kind == DMC_OPERAND_BF16 ? g->kn->pack_x_bf16 : g->kn->pack_x_q8;
+    pack(g->M, g->K, g->x, g->K, m0, m1, (void *)(uintptr_t)g->operand[g->kind]);
+}
+
+size_t dmc_operand_room(int64_t M, int64_t cols)
+{
+    return dmc_operand_bytes(DMC_OPERAND_BF16, M, cols) + dmc_operand_bytes(DMC_OPERAND_Q8, M, cols);
+}
+
+void dmc_linears(const dmc_cpu *cpu, int64_t M, const float *x, int n, const dmc_product *products, void *operand)
+{
+    int64_t K = products[0].w->cols, tasks = 0, work = 0;
+    job g = {.kn = cpu->kernels, .M = M, .K = K, .x = x, .n = n, .products = products};
+    uint8_t *room = operand;
+    for (int i = 0; i < n; i++) {
+        const dmc_weight *w = products[i].w;
+        g.kind = w->panels ? dmc_operand_of(w->dtype) : DMC_OPERAND_F32;
+        tasks += n_tasks(&g, w);
+        work += M * w->rows * K;
+        if (g.kind == DMC_OPERAND_F32 || g.operand[g.kind]) continue;
+        g.operand[g.kind] = room;
+        room += dmc_operand_bytes(g.kind, M, K);
+        dmc_parallel(M * K > WORTH / 16 ? cpu->threads : NULL, pieces(M, DMC_PANEL_ROWS), pack_task, &g);
+    }
+    dmc_parallel(work > WORTH ? cpu->threads : NULL, tasks, product_task, &g);
+}
+
+void dmc_linear(const dmc_cpu *cpu, int64_t M, const float *x, const dmc_weight *w, const float *bias, float *y)
+{
+    dmc_linears(cpu, M, x, 1, &(dmc_product){.w = w, .bias = bias, .y = y}, NULL);
+}
+
+/* ---- rows and elements ---- */
+
+typedef struct {
+    const dmc_kernels *kn;
+    int64_t M, n;
+    const float *a, *b;
+    float *y, *rs;
+    float eps;
+} row_job;
+
+static void norm_task(void *arg, int64_t task, int thread)
+{
+    const row_job *g = arg;
+    (void)thread;
+    int64_t per = pieces(VALUES, g->n);
+    for (int64_t m = task * per; m < least(task * per + per, g->M); m++) {
+        float r = g->kn->rmsnorm(g->n, g->a + m * g->n, g->b, g->eps, g->y + m * g->n);
+        if (g->rs) g->rs[m] = r;
     }
 }
 
-void dmc_rmsnorm_rows(const dmc_kernels *kn, int64_t M, int64_t n, const float *x, const float *gain, float eps,
-                      float *y, float *rs)
+void dmc_rmsnorm_rows(const dmc_cpu *cpu, int64_t M, int64_t n, const float *x, const float *gain, float eps, float *y,
+                      float *rs)
 {
-#pragma omp parallel for schedule(static) if (M * n > WORTH / 16)
-    for (int64_t m = 0; m < M; m++) {
-        float r = kn->rmsnorm(n, x + m * n, gain, eps, y + m * n);
-        if (rs) rs[m] = r;
-    }
+    row_job g = {.kn = cpu->kernels, .M = M, .n = n, .a = x, .b = gain, .y = y, .rs = rs, .eps = eps};
+    dmc_parallel(M * n > WORTH / 16 ? cpu->threads : NULL, pieces(M, pieces(VALUES, n)), norm_task, &g);
 }
 
-void dmc_swiglu_rows(const dmc_kernels *kn, int64_t n, const float *gate, const float *up, float *h)
+static void swiglu_task(void *arg, int64_t task, int thread)
 {
-    enum { STEP = 4096 };
-#pragma omp parallel for schedule(static) if (n > WORTH / 16)
-    for (int64_t i = 0; i < n; i += STEP) kn->swiglu(n - i < STEP ? n - i : STEP, gate + i, up + i, h + i);
+    const row_job *g = arg;
+    int64_t i = task * VALUES;
+    (void)thread;
+    g->kn->swiglu(least(g->n - i, VALUES), g->a + i, g->b + i, g->y + i);
+}
+
+void dmc_swiglu_rows(const dmc_cpu *cpu, int64_t n, const float *gate, const float *up, float *h)
+{
+    row_job g = {.kn = cpu->kernels, .n = n, .a = gate, .b = up, .y = h};
+    dmc_parallel(n > WORTH / 32 ? cpu->threads : NULL, pieces(n, VALUES), swiglu_task, &g);
 }
 
 void dmc_embed(int64_t M, const int32_t *ids, const dmc_weight *w, float *y)
 {
     size_t row_bytes = 0;
     dmc_dtype_row_bytes(&row_bytes, w->dtype, (size_t)w->cols);
-    for (int64_t m = 0; m < M; m++)
-        dmc_decode_row(w->dtype, (const uint8_t *)w->data + (size_t)ids[m] * row_bytes, y + m * w->cols,
-                       (size_t)w->cols);
-}
-
-void dmc_gemm_nn(const dmc_kernels *kn, int64_t I, int64_t J, int64_t P, const float *a, int64_t ai, int64_t ap,
-                 const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate)
-{
-    int64_t ti = (I + ROWS - 1) / ROWS, tj = (J + COLS - 1) / COLS;
-#pragma omp parallel for schedule(static) if (I * J * P > WORTH)
-    for (int64_t task = 0; task < ti * tj; task++) {
-        int64_t i = task / tj * ROWS, j = task % tj * COLS;
-        kn->gemm_nn(I - i < ROWS ? I - i : ROWS, J - j < COLS ? J - j : COLS, P, a + i * ai, ai, ap, b + j, ldb,
-                    c + i * ldc + j, ldc, accumulate);
+    for (int64_t m = 0; m < M; m++) {
+        if (w->panels) dmc_panels_row(w->dtype, w->rows, w->cols, w->panels, ids[m], y + m * w->cols);
+        else
+            dmc_decode_row(w->dtype, (const uint8_t *)w->data + (size_t)ids[m] * row_bytes, y + m * w->cols,
+                           (size_t)w->cols);
     }
 }

@@ -32,16 +32,25 @@ void dmc_rope_free(dmc_rope *r)
     r->cs = NULL;
 }
 
+/* x may be y: a pair is read before it is written, and no other one touches it. */
+/* Pairs `other` apart, each `step` behind the one before. */
+static inline __attribute__((always_inline)) void pairs(int half, int step, int other, const float *restrict cs,
+                                                        float sign, const float *x, float *y)
+{
+    for (int i = 0; i < half; i++) {
+        float a = x[i * step], b = x[i * step + other], si = sign * cs[half + i];
+        y[i * step] = a * cs[i] - b * si;
+        y[i * step + other] = b * cs[i] + a * si;
+    }
+}
+
 static void rotate(const dmc_rope *r, int64_t pos, float sign, const float *x, float *y)
 {
     int half = r->head_dim / 2;
-    const float *c = r->cs + pos * r->head_dim, *s = c + half;
-    int step = r->interleaved ? 2 : 1, other = r->interleaved ? 1 : half;
-    for (int i = 0; i < half; i++) {
-        float a = x[i * step], b = x[i * step + other], si = sign * s[i];
-        y[i * step] = a * c[i] - b * si;
-        y[i * step + other] = b * c[i] + a * si;
-    }
+    const float *cs = r->cs + pos * r->head_dim;
+    if (r->interleaved) pairs(half, 2, 1, cs, sign, x, y);
+    else if (x == y) pairs(half, 1, half, cs, sign, y, y);
+    else pairs(half, 1, half, cs, sign, x, y);
 }
 
 void dmc_rope_apply(const dmc_rope *r, int64_t pos, const float *x, float *y) { rotate(r, pos, 1, x, y); }

@@ -1,28 +1,62 @@
 /* The forward pass of a Llama-type model, flat, as in the paper: N rows, one per token of the batch. */
 #include "model/forward.h"
 
-#include <omp.h>
 #include <string.h>
 
-static void add(int64_t n, float *x, const float *y)
+/* One head of one item, or a part of it. */
+typedef struct dmc_part {
+    const dmc_item *item;
+    int64_t row; /* first row of the item */
+    int ih;
+    int64_t part, n_parts;
+    float *rows;      /* of all parts of the head, if there are several */
+    atomic_int *left; /* parts that have not ended */
+} part;
+
+typedef struct {
+    const dmc_model *m;
+    dmc_work *w;
+    int il;
+} attention_job;
+
+static void attention_task(void *arg, int64_t task, int thread)
 {
-    for (int64_t i = 0; i < n; i++) x[i] += y[i];
+    const attention_job *g = arg;
+    const dmc_config *c = &g->m->config;
+    dmc_work *w = g->w;
+    const part *p = &w->parts[task];
+    int64_t H = c->n_kv_heads, nq = (int64_t)c->n_heads * c->head_dim, nk = H * c->head_dim, r = p->row;
+    float *scratch = w->scratch + (size_t)thread * w->n_scratch;
+    if (p->n_parts == 1) {
+        dmc_cache_update_attend(p->item->seq, g->il, p->ih, p->item->n, w->q + r * nq, nq, w->k + r * nk, w->v + r * nk,
+                                nk, w->att + r * nq, nq, scratch);
+        return;
+    }
+    int64_t part_floats = (int64_t)(c->n_heads / c->n_kv_heads) * (c->head_dim + 1);
+    dmc_cache_update_attend_part(p->item->seq, g->il, p->ih, p->n_parts, p->part, w->q + r * nq, w->k + r * nk,
+                                 w->v + r * nk, p->rows + p->part * part_floats, scratch);
+    if (atomic_fetch_sub(p->left, 1) == 1)
+        dmc_cache_join_parts(p->item->seq, p->n_parts, p->rows, p->ih, w->att + r * nq);
 }
 
 /* The only step that looks beyond a row: every head of every sequence updates its cache and attends to it. */
 static void attention(const dmc_model *m, dmc_work *w, int il, int64_t n_items, const dmc_item *items)
 {
     const dmc_config *c = &m->config;
-    int64_t H = c->n_kv_heads, nq = (int64_t)c->n_heads * c->head_dim, nk = H * c->head_dim, work = 0;
-    for (int64_t i = 0; i < n_items; i++) work += items[i].n * (items[i].n + dmc_seq_tokens(items[i].seq)) * nq;
-#pragma omp parallel for schedule(dynamic) num_threads(w->n_threads) if (work > 2000000)
-    for (int64_t task = 0; task < n_items * H; task++) {
-        const dmc_item *item = &items[task / H];
-        int64_t r = w->first[task / H];
-        dmc_cache_update_attend(item->seq, il, (int)(task % H), item->n, w->q + r * nq, nq, w->k + r * nk,
-                                w->v + r * nk, nk, w->att + r * nq, nq,
-                                w->scratch + (size_t)omp_get_thread_num() * w->n_scratch);
+    int64_t n = 0, work = 0, part_floats = (int64_t)(c->n_heads / c->n_kv_heads) * (c->head_dim + 1);
+    for (int64_t i = 0; i < n_items; i++) {
+        const dmc_item *item = &items[i];
+        for (int ih = 0; ih < c->n_kv_heads; ih++) {
+            int64_t n_parts = dmc_cache_parts(item->seq, il, ih, item->n);
+            part p = {item, w->first[i], ih, 0, n_parts, w->part_rows + n * part_floats, &w->parts_left[n]};
+            atomic_store_explicit(p.left, (int)n_parts, memory_order_relaxed);
+            for (; p.part < n_parts; p.part++) w->parts[n++] = p;
+            work += item->n * (item->n + dmc_seq_slots(item->seq, il, ih));
+        }
     }
+    attention_job g = {m, w, il};
+    bool worth = work * (c->n_heads / c->n_kv_heads) * c->head_dim > 50000;
+    dmc_parallel(worth ? m->cpu.threads : NULL, n, attention_task, &g);
 }
 
 /* Logits of the rows that somebody wants. Rows whose logits lie one behind the other in memory go through the head together. */
@@ -35,8 +69,8 @@ static void logits(const dmc_model *m, dmc_work *w, int64_t n_items, const dmc_i
         const dmc_item *item = i < n_items ? &items[i] : NULL;
         if (item && !item->logits) continue;
         if (n && (!item || item->logits != out + n * V)) {
-            dmc_rmsnorm_rows(m->kernels, n, E, w->h, m->norm, c->norm_eps, w->h, NULL);
-            dmc_linear(m->kernels, n, w->h, &m->head, NULL, out);
+            dmc_rmsnorm_rows(&m->cpu, n, E, w->h, m->norm, c->norm_eps, w->h, NULL);
+            dmc_linears(&m->cpu, n, w->h, 1, &(dmc_product){.w = &m->head, .y = out}, w->operand);
             n = 0;
         }
         if (!item) break;
@@ -50,49 +84,61 @@ static void logits(const dmc_model *m, dmc_work *w, int64_t n_items, const dmc_i
 void dmc_forward(const dmc_model *m, dmc_work *w, int64_t n_items, const dmc_item *items, const int32_t *ids)
 {
     const dmc_config *c = &m->config;
-    const dmc_kernels *kn = m->kernels;
+    const dmc_cpu *cpu = &m->cpu;
     int64_t E = c->n_embd, F = c->n_ff, N = 0;
     for (int64_t i = 0; i < n_items; N += items[i++].n) w->first[i] = N;
 
     dmc_embed(N, ids, &m->embed, w->x); /* x [N][E] */
     for (int il = 0; il < c->n_layers; il++) {
         const dmc_layer *l = &m->layers[il];
-        dmc_rmsnorm_rows(kn, N, E, w->x, l->attn_norm, c->norm_eps, w->h, NULL); /* h [N][E] */
-        dmc_linear(kn, N, w->h, &l->q, l->q_bias, w->q);                         /* q [N][n_heads*head_dim] */
-        dmc_linear(kn, N, w->h, &l->k, l->k_bias, w->k);                         /* k [N][n_kv_heads*head_dim] */
-        dmc_linear(kn, N, w->h, &l->v, l->v_bias, w->v);                         /* v [N][n_kv_heads*head_dim] */
-        attention(m, w, il, n_items, items);                                     /* att [N][n_heads*head_dim] */
-        dmc_linear(kn, N, w->att, &l->o, l->o_bias, w->h);                       /* h [N][E] */
-        add(N * E, w->x, w->h);                                                  /* x [N][E] */
+        const dmc_product qkv[] = {{&l->q, l->q_bias, w->q, false},  /* q [N][n_heads*head_dim] */
+                                   {&l->k, l->k_bias, w->k, false},  /* k [N][n_kv_heads*head_dim] */
+                                   {&l->v, l->v_bias, w->v, false}}; /* v [N][n_kv_heads*head_dim] */
+        const dmc_product o = {&l->o, l->o_bias, w->x, true};        /* x [N][E] += */
+        const dmc_product mlp[] = {{&l->gate, l->gate_bias, w->gate, false}, /* gate [N][F] */
+                                   {&l->up, l->up_bias, w->up, false}};      /* up [N][F] */
+        const dmc_product down = {&l->down, l->down_bias, w->x, true};       /* x [N][E] += */
 
-        dmc_rmsnorm_rows(kn, N, E, w->x, l->ffn_norm, c->norm_eps, w->h, NULL); /* h [N][E] */
-        dmc_linear(kn, N, w->h, &l->gate, l->gate_bias, w->gate);               /* gate [N][F] */
-        dmc_linear(kn, N, w->h, &l->up, l->up_bias, w->up);                     /* up [N][F] */
-        dmc_swiglu_rows(kn, N * F, w->gate, w->up, w->gate);                    /* gate [N][F]: silu(gate) * up */
-        dmc_linear(kn, N, w->gate, &l->down, l->down_bias, w->h);               /* h [N][E] */
-        add(N * E, w->x, w->h);                                                 /* x [N][E] */
+        dmc_rmsnorm_rows(cpu, N, E, w->x, l->attn_norm, c->norm_eps, w->h, NULL); /* h [N][E] */
+        dmc_linears(cpu, N, w->h, 3, qkv, w->operand);
+        attention(m, w, il, n_items, items); /* att [N][n_heads*head_dim] */
+        dmc_linears(cpu, N, w->att, 1, &o, w->operand);
+
+        dmc_rmsnorm_rows(cpu, N, E, w->x, l->ffn_norm, c->norm_eps, w->h, NULL); /* h [N][E] */
+        dmc_linears(cpu, N, w->h, 2, mlp, w->operand);
+        dmc_swiglu_rows(cpu, N * F, w->gate, w->up, w->gate); /* gate [N][F]: silu(gate) * up */
+        dmc_linears(cpu, N, w->gate, 1, &down, w->operand);
     }
     logits(m, w, n_items, items);
 }
 
 /* ---- working memory ---- */
 
-dmc_status dmc_work_fit(dmc_work *w, const dmc_model *m, int64_t n_rows, int n_threads, size_t n_scratch)
+dmc_status dmc_work_fit(dmc_work *w, const dmc_model *m, int64_t n_rows, int n_threads, size_t n_scratch,
+                        int64_t n_parts)
 {
     const dmc_config *c = &m->config;
-    size_t E = (size_t)c->n_embd, Q = (size_t)c->n_heads * (size_t)c->head_dim,
+    size_t D = (size_t)c->head_dim, E = (size_t)c->n_embd, Q = (size_t)c->n_heads * (size_t)c->head_dim,
            K = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     size_t F = (size_t)c->n_ff, bytes;
-    if (n_rows <= w->n_rows && n_threads <= w->n_threads && n_scratch <= w->n_scratch) return DMC_OK;
+    if (n_rows <= w->n_rows && n_threads <= w->n_threads && n_scratch <= w->n_scratch && n_parts <= w->n_parts)
+        return DMC_OK;
     dmc_work grown = {.n_rows = n_rows > w->n_rows ? n_rows : w->n_rows,
                       .n_threads = n_threads > w->n_threads ? n_threads : w->n_threads,
-                      .n_scratch = n_scratch > w->n_scratch ? n_scratch : w->n_scratch};
+                      .n_scratch = n_scratch > w->n_scratch ? n_scratch : w->n_scratch,
+                      .n_parts = n_parts > w->n_parts ? n_parts : w->n_parts};
     dmc_work_free(w);
     size_t N = (size_t)grown.n_rows;
     if (dmc_mul(&bytes, grown.n_scratch * sizeof(float), (size_t)grown.n_threads)) grown.scratch = dmc_malloc(bytes, 1);
     grown.rows = dmc_malloc(N, (2 * E + 2 * Q + 2 * K + 2 * F) * sizeof(float));
     grown.first = dmc_malloc(N, sizeof *grown.first);
-    if (!grown.rows || !grown.scratch || !grown.first) {
+    grown.operand = dmc_malloc(dmc_operand_room(grown.n_rows, (int64_t)(E > Q ? (E > F ? E : F) : (Q > F ? Q : F))), 1);
+    grown.parts = dmc_malloc((size_t)grown.n_parts, sizeof *grown.parts);
+    grown.parts_left = dmc_malloc((size_t)grown.n_parts, sizeof *grown.parts_left);
+    grown.part_rows =
+        dmc_malloc((size_t)grown.n_parts, (size_t)(c->n_heads / c->n_kv_heads) * (D + 1) * sizeof(float));
+    if (!grown.rows || !grown.scratch || !grown.first || !grown.operand || !grown.parts || !grown.parts_left ||
+        !grown.part_rows) {
         dmc_work_free(&grown);
         return dmc_fail(DMC_ERR_MEMORY, "out of memory for a pass over %lld tokens", (long long)n_rows);
     }
@@ -113,5 +159,9 @@ void dmc_work_free(dmc_work *w)
     dmc_free(w->rows);
     dmc_free(w->scratch);
     dmc_free(w->first);
+    dmc_free(w->operand);
+    dmc_free(w->parts);
+    dmc_free(w->parts_left);
+    dmc_free(w->part_rows);
     *w = (dmc_work){0};
 }

@@ -24,15 +24,21 @@ typedef struct {
     float *gate, *up; /* [n_rows][n_ff] */
     float *rows, *scratch;
     int64_t *first; /* [n_rows] first row of each item */
+    void *operand;  /* rows of x as packed weights want them */
+    int64_t n_parts;        /* capacity of what follows: parts of heads (dmc_cache_parts) of a pass */
+    struct dmc_part *parts; /* the tasks of an attention step */
+    float *part_rows;       /* [n_parts][group * (head_dim + 1)] */
+    atomic_int *parts_left; /* [n_parts] of each head that is cut */
 } dmc_work;
 
 /* Grows w to at least these capacities; never shrinks. What it holds is lost. A zeroed dmc_work is empty. */
-dmc_status dmc_work_fit(dmc_work *w, const dmc_model *m, int64_t n_rows, int n_threads, size_t n_scratch);
+dmc_status dmc_work_fit(dmc_work *w, const dmc_model *m, int64_t n_rows, int n_threads, size_t n_scratch,
+                        int64_t n_parts);
 void dmc_work_free(dmc_work *w);
 
 /* Runs the next tokens of all items (ids: one item after the other) through the model; the caches are updated and the sequences stand
  * ready for dmc_seq_advance. Cannot fail: everything was reserved. n_items and the sum of their n are at most w->n_rows; scratch holds
- * dmc_seq_scratch of every item. A sequence may stand in one item only. */
+ * dmc_seq_scratch of every item, n_parts is at least the sum of n_kv_heads * dmc_cache_max_parts of all. A sequence may stand in one item only. */
 void dmc_forward(const dmc_model *m, dmc_work *w, int64_t n_items, const dmc_item *items, const int32_t *ids);
 
 #endif

@@ -5,6 +5,8 @@
 
 typedef struct {
     const dmc_checkpoint *c;
+    dmc_model *m;
+    dmc_math math;
     float *free; /* what is left of the vectors' memory */
     int il;      /* layer, or -1 */
 } finder;
@@ -21,19 +23,50 @@ static dmc_status find(const dmc_tensor **out, const finder *f, const char *name
         return dmc_fail(DMC_ERR_FORMAT, "%s: '%s' has shape [%lld, %lld], the configuration wants [%lld, %lld]",
                         f->c->path, full, (long long)t->shape[0], (long long)t->shape[1], (long long)rows,
                         (long long)cols);
-    if (t->dtype != DMC_F32 && cols > DMC_MAX_COLS)
-        return dmc_fail(DMC_ERR_UNSUPPORTED, "%s: '%s' has rows of %lld elements; above %d they must be F32",
+    if (t->dtype == DMC_F16 && f->math == DMC_MATH_F32 && cols > DMC_MAX_COLS)
+        return dmc_fail(DMC_ERR_UNSUPPORTED, "%s: '%s' has rows of %lld elements; above %d they cannot be F16",
                         f->c->path, full, (long long)cols, DMC_MAX_COLS);
     *out = t;
     return DMC_OK;
 }
 
-static dmc_status matrix(dmc_weight *out, const finder *f, const char *name, int64_t rows, int64_t cols)
+enum { PANELS_PER_TASK = 8 };
+
+typedef struct {
+    const dmc_tensor *t;
+    dmc_dtype to;
+    void *panels;
+} packing;
+
+static void pack_task(void *arg, int64_t task, int thread)
+{
+    const packing *g = arg;
+    (void)thread;
+    int64_t n = dmc_panels_count(g->t->shape[0]), p0 = task * PANELS_PER_TASK, p1 = p0 + PANELS_PER_TASK;
+    dmc_panels_pack(g->t->dtype, g->to, g->t->shape[0], g->t->shape[1], g->t->data, p0, p1 < n ? p1 : n, g->panels);
+}
+
+static dmc_status pack(dmc_weight *w, const finder *f, const dmc_tensor *t, dmc_dtype to)
+{
+    packing g = {.t = t, .to = to, .panels = dmc_malloc_large(dmc_panels_bytes(to, w->rows, w->cols))};
+    if (!g.panels) return dmc_fail(DMC_ERR_MEMORY, "%s: out of memory for packed weights", f->c->path);
+    int64_t tasks = (dmc_panels_count(w->rows) + PANELS_PER_TASK - 1) / PANELS_PER_TASK;
+    dmc_parallel(f->m->cpu.threads, tasks, pack_task, &g);
+    dmc_checkpoint_forget(f->c, t);
+    *w = (dmc_weight){.dtype = to, .rows = w->rows, .cols = w->cols, .panels = g.panels};
+    f->m->packed = true;
+    return DMC_OK;
+}
+
+/* looked_up: only single rows are read, so it stays where it is. */
+static dmc_status matrix(dmc_weight *out, const finder *f, const char *name, int64_t rows, int64_t cols, bool looked_up)
 {
     const dmc_tensor *t;
     DMC_TRY(find(&t, f, name, rows, cols));
     *out = (dmc_weight){.dtype = t->dtype, .rows = rows, .cols = cols, .data = t->data};
-    return DMC_OK;
+    bool wide = t->dtype == DMC_F32 || t->dtype == DMC_F16;
+    dmc_dtype to = wide && f->math == DMC_MATH_BF16 ? DMC_BF16 : t->dtype;
+    return looked_up || dmc_panels_bytes(to, rows, cols) == 0 ? DMC_OK : pack(out, f, t, to);
 }
 
 static dmc_status vector(const float **out, finder *f, const char *name, int64_t n)
@@ -52,13 +85,13 @@ static dmc_status layer(dmc_layer *l, finder *f)
     int64_t E = c->n_embd, F = c->n_ff, Q = (int64_t)c->n_heads * c->head_dim, K = (int64_t)c->n_kv_heads * c->head_dim;
     DMC_TRY(vector(&l->attn_norm, f, "input_layernorm.weight", E));
     DMC_TRY(vector(&l->ffn_norm, f, "post_attention_layernorm.weight", E));
-    DMC_TRY(matrix(&l->q, f, "self_attn.q_proj.weight", Q, E));
-    DMC_TRY(matrix(&l->k, f, "self_attn.k_proj.weight", K, E));
-    DMC_TRY(matrix(&l->v, f, "self_attn.v_proj.weight", K, E));
-    DMC_TRY(matrix(&l->o, f, "self_attn.o_proj.weight", E, Q));
-    DMC_TRY(matrix(&l->gate, f, "mlp.gate_proj.weight", F, E));
-    DMC_TRY(matrix(&l->up, f, "mlp.up_proj.weight", F, E));
-    DMC_TRY(matrix(&l->down, f, "mlp.down_proj.weight", E, F));
+    DMC_TRY(matrix(&l->q, f, "self_attn.q_proj.weight", Q, E, false));
+    DMC_TRY(matrix(&l->k, f, "self_attn.k_proj.weight", K, E, false));
+    DMC_TRY(matrix(&l->v, f, "self_attn.v_proj.weight", K, E, false));
+    DMC_TRY(matrix(&l->o, f, "self_attn.o_proj.weight", E, Q, false));
+    DMC_TRY(matrix(&l->gate, f, "mlp.gate_proj.weight", F, E, false));
+    DMC_TRY(matrix(&l->up, f, "mlp.up_proj.weight", F, E, false));
+    DMC_TRY(matrix(&l->down, f, "mlp.down_proj.weight", E, F, false));
     if (c->qkv_bias) {
         DMC_TRY(vector(&l->q_bias, f, "self_attn.q_proj.bias", Q));
         DMC_TRY(vector(&l->k_bias, f, "self_attn.k_proj.bias", K));
@@ -80,19 +113,19 @@ static size_t vector_floats(const dmc_config *c)
            ((size_t)c->n_heads + 2 * (size_t)c->n_kv_heads) * (size_t)c->head_dim;
 }
 
-dmc_status dmc_model_create(dmc_model *m, const dmc_checkpoint *c, const dmc_kernels *kernels)
+dmc_status dmc_model_create(dmc_model *m, const dmc_checkpoint *c, const dmc_cpu *cpu, dmc_math math)
 {
     dmc_status status;
     const dmc_config *g = &c->config;
-    finder f = {.c = c, .il = -1};
-    *m = (dmc_model){.config = *g, .kernels = kernels};
+    finder f = {.c = c, .m = m, .math = math, .il = -1};
+    *m = (dmc_model){.config = *g, .cpu = *cpu};
     DMC_GOTO(dmc_array(&m->layers, (size_t)g->n_layers, sizeof *m->layers));
     DMC_GOTO(dmc_array(&m->vectors, (size_t)g->n_embd + (size_t)g->n_layers * vector_floats(g), sizeof *m->vectors));
     f.free = m->vectors;
-    DMC_GOTO(matrix(&m->embed, &f, "model.embed_tokens.weight", g->n_vocab, g->n_embd));
+    DMC_GOTO(matrix(&m->embed, &f, "model.embed_tokens.weight", g->n_vocab, g->n_embd, !g->tied));
     DMC_GOTO(vector(&m->norm, &f, "model.norm.weight", g->n_embd));
     m->head = m->embed;
-    if (!g->tied) DMC_GOTO(matrix(&m->head, &f, "lm_head.weight", g->n_vocab, g->n_embd));
+    if (!g->tied) DMC_GOTO(matrix(&m->head, &f, "lm_head.weight", g->n_vocab, g->n_embd, false));
     for (f.il = 0; f.il < g->n_layers; f.il++) DMC_GOTO(layer(&m->layers[f.il], &f));
     return DMC_OK;
 done:
@@ -100,8 +133,21 @@ done:
     return status;
 }
 
+static void unpack(dmc_weight *w)
+{
+    dmc_free((void *)(uintptr_t)w->panels);
+    w->panels = NULL;
+}
+
 void dmc_model_free(dmc_model *m)
 {
+    if (m->head.panels != m->embed.panels) unpack(&m->head);
+    unpack(&m->embed);
+    for (int il = 0; m->layers && il < m->config.n_layers; il++) {
+        dmc_layer *l = &m->layers[il];
+        dmc_weight *all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) unpack(all[i]);
+    }
     dmc_free(m->vectors);
     dmc_free(m->layers);
     *m = (dmc_model){0};

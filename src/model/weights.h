@@ -1,4 +1,5 @@
-/* A model's weights as the forward pass wants them: matrices where they lie in the checkpoint, vectors decoded. */
+/* A model's weights as the forward pass wants them: F32 and F16 matrices where they lie in the checkpoint, or packed to bf16 if asked for;
+ * matrices of other types packed, their bytes in the file then forgotten; vectors decoded. */
 #ifndef DMC_WEIGHTS_H
 #define DMC_WEIGHTS_H
 
@@ -15,15 +16,16 @@ typedef struct {
 
 typedef struct {
     dmc_config config;
-    const dmc_kernels *kernels;
+    dmc_cpu cpu;
     dmc_weight embed, head; /* [n_vocab, n_embd]; the same matrix if tied */
     const float *norm;      /* [n_embd] */
     dmc_layer *layers;
     float *vectors; /* memory of all norms and biases */
+    bool packed;    /* some matrix is */
 } dmc_model;
 
 /* c must outlive the model. DMC_ERR_FORMAT if a tensor is missing or has another shape. */
-dmc_status dmc_model_create(dmc_model *out, const dmc_checkpoint *c, const dmc_kernels *kernels);
+dmc_status dmc_model_create(dmc_model *out, const dmc_checkpoint *c, const dmc_cpu *cpu, dmc_math math);
 void dmc_model_free(dmc_model *m);
 
 #endif

@@ -6,49 +6,101 @@
 
 static bool has_raw(const dmc_attention_shape *s) { return s->mode == DMC_MODE_PLAIN || s->policy.delay > 0; }
 
-size_t dmc_attention_saved_floats(const dmc_attention_shape *s)
-{
-    size_t n = (size_t)s->B * s->H * s->T, D = (size_t)s->D, G = (size_t)s->G;
-    return n * (G * D + D + 2 * D + D + 5 + G) + 16 * 10; /* each array starts on a 64-byte line */
-}
+static size_t aligned(size_t n) { return (n + 15) / 16 * 16; } /* each array starts on a 64-byte line */
 
 static float *take(float **memory, size_t n)
 {
     float *p = *memory;
-    *memory += (n + 15) / 16 * 16;
+    if (p) *memory += aligned(n);
     return p;
 }
 
-void dmc_attention_saved_carve(dmc_attention_saved *a, const dmc_attention_shape *s, float *memory)
+static size_t tokens(const dmc_attention_shape *s) { return (size_t)s->B * (size_t)s->H * (size_t)s->T; }
+
+/* Plain attention before or after compression has a use for the place of rotated keys that DMC without delay has not. */
+static bool two_keys(const dmc_attention_shape *s) { return s->policy.kind == DMC_POLICY_DMC && s->policy.delay > 0; }
+
+size_t dmc_attention_states_floats(const dmc_attention_shape *s)
 {
-    size_t n = (size_t)s->B * s->H * s->T, D = (size_t)s->D, G = (size_t)s->G;
-    a->q_rot = take(&memory, n * G * D);
+    size_t n = tokens(s), D = (size_t)s->D, keys = two_keys(s) ? 2 : 1;
+    return aligned(n * (size_t)s->G * D) + keys * aligned(n * D) +
+           (s->policy.kind == DMC_POLICY_DMC ? aligned(n * 2 * D) : 0);
+}
+
+void dmc_attention_states_carve(dmc_attention_saved *a, const dmc_attention_shape *s, float *memory)
+{
+    size_t n = tokens(s), D = (size_t)s->D;
+    a->q_rot = take(&memory, n * (size_t)s->G * D);
     a->k_rot = take(&memory, n * D);
-    a->y = take(&memory, n * 2 * D);
-    a->y_rot = take(&memory, n * D);
+    a->y_rot = two_keys(s) ? take(&memory, n * D) : a->k_rot;
+    a->y = s->policy.kind == DMC_POLICY_DMC ? take(&memory, n * 2 * D) : NULL;
+}
+
+size_t dmc_attention_gates_floats(const dmc_attention_shape *s)
+{
+    return 5 * aligned(tokens(s)) + aligned(tokens(s) * (size_t)s->G);
+}
+
+void dmc_attention_gates_carve(dmc_attention_saved *a, const dmc_attention_shape *s, float *memory)
+{
+    size_t n = tokens(s);
     a->l = take(&memory, n);
     a->alpha = take(&memory, n);
     a->omega = take(&memory, n);
     a->z = take(&memory, n);
     a->mask = take(&memory, n);
-    a->lse = take(&memory, n * G);
+    a->lse = take(&memory, n * (size_t)s->G);
+}
+
+/* The scratch of a (sequence, head): first the kernels' own, then rows of one head side by side, as far as a pass has use for them. */
+typedef struct {
+    float *attend;
+    float *x;                          /* [T][2D] its k without the channel, and v */
+    float *d_x, *d_y;                  /* [T][2D]: d_x of raw values, d_y of pooled states, then of what was pooled */
+    float *d_k_rot, *d_y_rot;          /* [T][D] */
+    float *d_omega, *d_alpha, *d_mask; /* [T] */
+    float *d_q_rot, *tmp;              /* [16][D], [4D] */
+} room;
+
+static size_t carve(room *r, const dmc_attention_shape *s, float *memory)
+{
+    size_t T = (size_t)s->T, D = (size_t)s->D, at = aligned(dmc_attend_scratch(s->D, 2 * s->T));
+    size_t accumulator = aligned(dmc_accumulator_floats(&s->policy, s->D));
+    if (at < accumulator) at = accumulator; /* pooling comes before attention */
+    struct {
+        float **p;
+        size_t n;
+    } parts[] = {{&r->x, 2 * T * D},    {&r->d_x, 2 * T * D}, {&r->d_y, 2 * T * D}, {&r->d_k_rot, T * D},
+                 {&r->d_y_rot, T * D},  {&r->d_omega, T},     {&r->d_alpha, T},     {&r->d_mask, T},
+                 {&r->d_q_rot, 16 * D}, {&r->tmp, 4 * D}};
+    r->attend = memory;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        *parts[i].p = memory ? memory + at : NULL;
+        at += aligned(parts[i].n);
+    }
+    return at;
 }
 
 size_t dmc_attention_scratch_floats(const dmc_attention_shape *s)
 {
-    size_t T = (size_t)s->T, D = (size_t)s->D;
-    size_t accumulator = dmc_accumulator_floats(&s->policy, s->D);
-    return dmc_attend_scratch(s->D, 2 * s->T) + accumulator + T * (2 * D + D + D + 4) + 16 * D + 2 * D + 16 * 12;
+    room r;
+    return carve(&r, s, NULL);
 }
 
-/* The rotation of keys and queries: channel scaled before and after (1: plain RoPE, 0: taken out). */
+/* The rotation of keys and queries: channel scaled before and after (1: plain RoPE, 0: taken out), so its pair is done again. y may be x. */
 static void rotate_scaled(const dmc_rope *r, int channel, float scale, bool inverse, int64_t pos, const float *x,
                           float *y)
 {
-    if (y != x) memcpy(y, x, (size_t)r->head_dim * sizeof(float));
-    y[channel] *= scale;
-    if (inverse) dmc_rope_apply_inverse(r, pos, y, y);
-    else dmc_rope_apply(r, pos, y, y);
+    int half = r->head_dim / 2, i = r->interleaved ? channel / 2 : channel % half;
+    int low = r->interleaved ? 2 * i : i, high = r->interleaved ? low + 1 : low + half;
+    const float *cs = r->cs + pos * r->head_dim;
+    float a = x[low], b = x[high], sine = inverse ? -cs[half + i] : cs[half + i];
+    if (inverse) dmc_rope_apply_inverse(r, pos, x, y);
+    else dmc_rope_apply(r, pos, x, y);
+    if (scale == 1) return;
+    *(channel == low ? &a : &b) *= scale;
+    y[low] = a * cs[i] - b * sine;
+    y[high] = b * cs[i] + a * sine;
     y[channel] *= scale;
 }
 
@@ -78,6 +130,7 @@ typedef struct {
     int64_t delay;
 } keys;
 
+/* v: of the head, row by row [T][2D] */
 static keys keys_of(const dmc_attention_shape *s, const dmc_attention_saved *a, int b, int h, const float *v)
 {
     int64_t at = ((int64_t)b * s->H + h) * s->T, D = s->D;
@@ -91,12 +144,8 @@ static keys keys_of(const dmc_attention_shape *s, const dmc_attention_saved *a, 
                                          .n = s->T,
                                          .mask = a->mask + at};
     if (has_raw(s))
-        x.segment[x.n++] = (dmc_segment){.kind = DMC_SEG_RAW,
-                                         .k = a->k_rot + at * D,
-                                         .v = v + ((int64_t)b * s->T * s->H + h) * D,
-                                         .ld_k = D,
-                                         .ld_v = (int64_t)s->H * D,
-                                         .n = s->T};
+        x.segment[x.n++] =
+            (dmc_segment){.kind = DMC_SEG_RAW, .k = a->k_rot + at * D, .v = v, .ld_k = D, .ld_v = 2 * D, .n = s->T};
     return x;
 }
 
@@ -132,10 +181,15 @@ void dmc_attention_forward(const dmc_attention_shape *s, dmc_attention_saved *a,
     const float *kh = k + (int64_t)b * s->T * ld_k + (int64_t)h * D,
                 *vh = v + (int64_t)b * s->T * ld_k + (int64_t)h * D;
 
+    room r;
+    carve(&r, s, scratch);
+
     for (int t = 0; t < s->T; t++) {
         for (int g = 0; g < s->G; g++)
             rotate_scaled(s->rope, ch, in, false, t, qh + t * ld_q + g * D, a->q_rot + ((at + t) * s->G + g) * D);
-        if (has_raw(s)) rotate_scaled(s->rope, ch, in, false, t, kh + t * ld_k, a->k_rot + (at + t) * D);
+        if (!has_raw(s)) continue;
+        rotate_scaled(s->rope, ch, in, false, t, kh + t * ld_k, a->k_rot + (at + t) * D);
+        memcpy(r.x + (2 * t + 1) * D, vh + t * ld_k, (size_t)D * sizeof(float));
     }
     if (s->mode != DMC_MODE_PLAIN) {
         dmc_gates(&s->policy, D, s->G, s->T, qh, ld_q, kh, ld_k, a->l + at, a->omega + at);
@@ -147,9 +201,9 @@ void dmc_attention_forward(const dmc_attention_shape *s, dmc_attention_saved *a,
         for (int t = 0; t < s->T; t++)
             dmc_rotate_without(s->rope, ch, t, a->y + (at + t) * 2 * D, a->y_rot + (at + t) * D);
     }
-    keys x = keys_of(s, a, b, h, v);
+    keys x = keys_of(s, a, b, h, r.x + D);
     for (int lane = 0; lane < s->T * s->G; lane += DMC_LANES) {
-        dmc_attend_args c = lanes_from(s, a, &x, b, h, lane, out, scratch);
+        dmc_attend_args c = lanes_from(s, a, &x, b, h, lane, out, r.attend);
         s->kernels->attend(&c);
     }
 }
@@ -161,44 +215,11 @@ static float dot(int n, const float *a, const float *b)
     return s;
 }
 
-/* One token's x = [k without channel; v]. */
-static void token(int D, int ch, const float *k, const float *v, float *x)
-{
-    memcpy(x, k, (size_t)D * sizeof(float));
-    memcpy(x + D, v, (size_t)D * sizeof(float));
-    x[ch] = 0;
-}
-
-/* Pooling backward, W = 0: the reverse scan. g = dy on entry, dx on return.
- *   N_t = alpha_t N_{t-1} + w_t x_t;  Z_t = alpha_t Z_{t-1} + w_t;  y_t = N_t / Z_t
- *   dN_t = g_t/Z_t + alpha_{t+1} dN_{t+1};  dZ_t = -(g_t.y_t)/Z_t + alpha_{t+1} dZ_{t+1} */
-static void pool_backward_scan(int D, int ch, int T, const float *alpha, const float *omega, const float *z,
-                               const float *y, const float *k, const float *v, int64_t ld, float *g, float *d_omega,
-                               float *d_alpha, float *tmp)
-{
-    int n = 2 * D;
-    float *d_n = tmp, *x = tmp + n, d_z = 0;
-    memset(d_n, 0, (size_t)n * sizeof(float));
-    for (int t = T - 1; t >= 0; t--) {
-        float next = t + 1 < T ? alpha[t + 1] : 0, inv = 1 / z[t];
-        float *gt = g + (int64_t)t * n;
-        d_z = next * d_z - dot(n, gt, y + (int64_t)t * n) * inv;
-        for (int i = 0; i < n; i++) d_n[i] = gt[i] * inv + next * d_n[i];
-        token(D, ch, k + t * ld, v + t * ld, x);
-        d_omega[t] = dot(n, d_n, x) + d_z;
-        d_alpha[t] = t ? (dot(n, d_n, y + (int64_t)(t - 1) * n) + d_z) * z[t - 1] : 0; /* N_{t-1} = y_{t-1} Z_{t-1} */
-        for (int i = 0; i < n; i++) gt[i] = omega[t] * d_n[i];
-    }
-}
-
 /* Pooling backward with a window: y_i = sum_j c_{i,j} w_{i-j} x_{i-j} / Z_i.
  *   e_j = w_{i-j} g.(x_{i-j} - y_i) / Z_i;  dalpha_{i-m} += prod_{m'<m} alpha_{i-m'} (e_{m+1} + alpha_{i-m-1} (e_{m+2} + ...)) */
-static void pool_backward_window(int D, int ch, int T, int W, const float *alpha, const float *omega, const float *z,
-                                 const float *y, const float *k, const float *v, int64_t ld, float *g, float *d_omega,
-                                 float *d_alpha, float *tmp)
+static void pool_backward_window(int n, int T, int W, const float *alpha, const float *omega, const float *z,
+                                 const float *y, const float *x, float *g, float *d_omega, float *d_alpha, float *gi)
 {
-    int n = 2 * D;
-    float *x = tmp, *gi = tmp + n;
     memset(d_omega, 0, (size_t)T * sizeof(float));
     memset(d_alpha, 0, (size_t)T * sizeof(float));
     for (int i = 0; i < T;
@@ -211,8 +232,7 @@ static void pool_backward_window(int D, int ch, int T, int W, const float *alpha
         float gy = dot(n, gi, yi);
         for (int j = 0; j < reach; j++) {
             int t = i - j;
-            token(D, ch, k + t * ld, v + t * ld, x);
-            float f = dot(n, gi, x) - gy;
+            float f = dot(n, gi, x + (int64_t)t * n) - gy;
             float *dx = g + (int64_t)t * n;
             for (int d = 0; d < n; d++) dx[d] += c * omega[t] * gi[d];
             d_omega[t] += c * f;
@@ -233,37 +253,33 @@ static void pool_backward_window(int D, int ch, int T, int W, const float *alpha
     }
 }
 
-void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_saved *a, int b, int h, const float *q,
-                            const float *k, const float *v, const float *out, const float *d_out, float d_alpha_all,
-                            int n_counted, float *d_q, float *d_k, float *d_v, float *scratch)
+/* d_q of all lanes and, of one head: d_k_rot, d_x (raw keys and values), d_y_rot, d_y, d_mask (pooled ones). */
+static void attend_backward(const dmc_attention_shape *s, const dmc_attention_saved *a, int b, int h, const float *out,
+                            const float *d_out, float *d_q, const room *r)
 {
-    int D = s->D, T = s->T, ch = s->policy.channel;
-    int64_t ld_q = (int64_t)s->H * s->G * D, ld = (int64_t)s->H * D, at = ((int64_t)b * s->H + h) * T;
-    int64_t row_q = (int64_t)b * T * ld_q + (int64_t)h * s->G * D, row = (int64_t)b * T * ld + (int64_t)h * D;
-    bool plain = s->mode == DMC_MODE_PLAIN;
-    float in = plain ? s->channel_scale : 0;
-    (void)q;
-
-    float *m = scratch + dmc_attend_scratch(D, 2 * T);
-    float *dy = take(&m, (size_t)T * 2 * D), *dy_rot = take(&m, (size_t)T * D), *dk_rot = take(&m, (size_t)T * D);
-    float *d_omega = take(&m, (size_t)T), *d_alpha = take(&m, (size_t)T), *d_mask = take(&m, (size_t)T),
-          *dq_rot = take(&m, 16 * (size_t)D);
-    float *tmp = take(&m, 4 * (size_t)D);
-    memset(dy, 0, (size_t)(dq_rot - dy) * sizeof(float));
-    for (int t = 0; t < T; t++) memset(d_v + row + t * ld, 0, (size_t)D * sizeof(float));
-
-    keys x = keys_of(s, a, b, h, v);
+    int D = s->D, T = s->T, ch = s->policy.channel, n = 0;
+    int64_t ld_q = (int64_t)s->H * s->G * D, row_q = (int64_t)b * T * ld_q + (int64_t)h * s->G * D;
+    float in = s->mode == DMC_MODE_PLAIN ? s->channel_scale : 0;
+    keys x = keys_of(s, a, b, h, r->x + D);
     float *dks[2], *dvs[2], *dms[2] = {NULL, NULL};
-    int n = 0;
-    if (!plain) dks[n] = dy_rot, dvs[n] = dy + D, dms[n] = d_mask, n++;
-    if (has_raw(s)) dks[n] = dk_rot, dvs[n] = d_v + row;
+    if (s->mode != DMC_MODE_PLAIN) {
+        dks[n] = r->d_y_rot, dvs[n] = r->d_y + D, dms[n] = r->d_mask, n++;
+        memset(r->d_y_rot, 0, (size_t)T * (size_t)D * sizeof(float));
+        memset(r->d_y, 0, 2 * (size_t)T * (size_t)D * sizeof(float));
+        memset(r->d_mask, 0, (size_t)T * sizeof(float));
+    }
+    if (has_raw(s)) {
+        dks[n] = r->d_k_rot, dvs[n] = r->d_x + D;
+        memset(r->d_k_rot, 0, (size_t)T * (size_t)D * sizeof(float));
+        memset(r->d_x, 0, 2 * (size_t)T * (size_t)D * sizeof(float));
+    }
     for (int lane = 0; lane < T * s->G; lane += DMC_LANES) {
         /* out is only read here */
-        dmc_attend_args c = lanes_from(s, a, &x, b, h, lane, (float *)(uintptr_t)out, scratch);
+        dmc_attend_args c = lanes_from(s, a, &x, b, h, lane, (float *)(uintptr_t)out, r->attend);
         dmc_attend_grad_args g = {.forward = &c, .d_k = dks, .d_v = dvs, .d_mask = dms};
         for (int j = 0; j < c.n_lanes; j++) {
             g.d_out[j] = d_out + (c.out[j] - out);
-            g.d_q[j] = dq_rot + j * D;
+            g.d_q[j] = r->d_q_rot + j * D;
         }
         s->kernels->attend_grad(&g);
         for (int j = 0; j < c.n_lanes; j++) {
@@ -271,29 +287,60 @@ void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_sa
             rotate_scaled(s->rope, ch, in, true, t, g.d_q[j], d_q + row_q + t * ld_q + head * D);
         }
     }
-    for (int t = 0; t < T; t++) { /* the raw key of the recent window, or of plain attention */
-        float *dst = d_k + row + t * ld;
-        if (has_raw(s)) rotate_scaled(s->rope, ch, in, true, t, dk_rot + (int64_t)t * D, dst);
-        else memset(dst, 0, (size_t)D * sizeof(float));
+}
+
+/* d_y -> the gradient of what was pooled, in its place; d_omega, d_alpha. */
+static void pool_backward(const dmc_attention_shape *s, const dmc_attention_saved *a, int b, int h, const room *r)
+{
+    int D = s->D, T = s->T;
+    int64_t at = ((int64_t)b * s->H + h) * T;
+    const float *alpha = a->alpha + at, *omega = a->omega + at, *z = a->z + at, *y = a->y + at * 2 * D;
+    for (int t = 0; t < T; t++)
+        rotate_scaled(s->rope, s->policy.channel, 0, true, t, r->d_y_rot + (int64_t)t * D, r->d_y + (int64_t)t * 2 * D);
+    if (s->policy.window)
+        pool_backward_window(2 * D, T, s->policy.window, alpha, omega, z, y, r->x, r->d_y, r->d_omega, r->d_alpha,
+                             r->tmp);
+    else s->kernels->pool_grad(T, 2 * D, alpha, omega, z, y, r->x, r->d_y, r->d_omega, r->d_alpha, r->tmp);
+}
+
+void dmc_attention_backward(const dmc_attention_shape *s, const dmc_attention_saved *a, int b, int h, const float *k,
+                            const float *v, const float *out, const float *d_out, float d_alpha_all, int n_counted,
+                            float *d_q, float *d_k, float *d_v, float *scratch)
+{
+    int D = s->D, T = s->T, ch = s->policy.channel;
+    int64_t ld_q = (int64_t)s->H * s->G * D, ld = (int64_t)s->H * D, at = ((int64_t)b * s->H + h) * T;
+    int64_t row_q = (int64_t)b * T * ld_q + (int64_t)h * s->G * D, row = (int64_t)b * T * ld + (int64_t)h * D;
+    size_t bytes = (size_t)D * sizeof(float);
+    bool plain = s->mode == DMC_MODE_PLAIN;
+    room r;
+    carve(&r, s, scratch);
+    for (int t = 0; t < T; t++) {
+        float *x = r.x + (int64_t)t * 2 * D;
+        if (!plain) memcpy(x, k + row + t * ld, bytes), x[ch] = 0;
+        memcpy(x + D, v + row + t * ld, bytes);
+    }
+    attend_backward(s, a, b, h, out, d_out, d_q, &r);
+    for (int t = 0; t < T; t++) { /* the raw key and value of the recent window, or of plain attention */
+        float *kt = d_k + row + t * ld, *vt = d_v + row + t * ld;
+        if (has_raw(s)) {
+            rotate_scaled(s->rope, ch, plain ? s->channel_scale : 0, true, t, r.d_k_rot + (int64_t)t * D, kt);
+            memcpy(vt, r.d_x + (int64_t)(2 * t + 1) * D, bytes);
+        } else {
+            memset(kt, 0, bytes);
+            memset(vt, 0, bytes);
+        }
     }
     if (plain) return;
 
-    for (int t = 0; t < T; t++)
-        rotate_scaled(s->rope, ch, 0, true, t, dy_rot + (int64_t)t * D, dy + (int64_t)t * 2 * D);
+    pool_backward(s, a, b, h, &r);
     const float *alpha = a->alpha + at, *omega = a->omega + at;
-    if (s->policy.window)
-        pool_backward_window(D, ch, T, s->policy.window, alpha, omega, a->z + at, a->y + at * 2 * D, k + row, v + row,
-                             ld, dy, d_omega, d_alpha, tmp);
-    else
-        pool_backward_scan(D, ch, T, alpha, omega, a->z + at, a->y + at * 2 * D, k + row, v + row, ld, dy, d_omega,
-                           d_alpha, tmp);
     for (int t = 0; t < T; t++) {
-        float *kt = d_k + row + t * ld, *vt = d_v + row + t * ld, *xt = dy + (int64_t)t * 2 * D;
+        float *kt = d_k + row + t * ld, *vt = d_v + row + t * ld, *xt = r.d_y + (int64_t)t * 2 * D;
         for (int i = 0; i < D; i++) kt[i] += xt[i], vt[i] += xt[D + i];
         /* l_t = (k_t[ch] - c + noise) / tau: through alpha_t, and through M_{t-1} = log(1 - alpha_t) */
-        float da = d_alpha[t] + (t < n_counted ? d_alpha_all : 0);
-        kt[ch] = (alpha[t] * (1 - alpha[t]) * da - (t ? alpha[t] * d_mask[t - 1] : 0)) / s->tau;
-        float sig = omega[t] - s->policy.eps, dw = sig * (1 - sig) * d_omega[t] / (float)s->G;
+        float da = r.d_alpha[t] + (t < n_counted ? d_alpha_all : 0);
+        kt[ch] = (alpha[t] * (1 - alpha[t]) * da - (t ? alpha[t] * r.d_mask[t - 1] : 0)) / s->tau;
+        float sig = omega[t] - s->policy.eps, dw = sig * (1 - sig) * r.d_omega[t] / (float)s->G;
         for (int g = 0; g < s->G; g++)
             d_q[row_q + t * ld_q + g * D + ch] = dw; /* w_t = sigmoid(mean_j q_j[ch] + c) + eps */
     }

@@ -43,14 +43,14 @@ static void turn(float *w, int64_t cols, int64_t row, int a, int b, double x, do
     }
 }
 
-void dmc_channel_turn(const dmc_net *n, const dmc_config *c, const dmc_layout *l, int64_t n_rows, int channel, float *w)
+void dmc_channel_turn(dmc_net *n, const dmc_config *c, const dmc_layout *l, int64_t n_rows, int channel, float *w)
 {
     enum { ANGLES = 256 };
     int D = c->head_dim, G = c->n_heads / c->n_kv_heads, other = dmc_channel_partner(c, channel);
     for (int il = 0; il < c->n_layers; il++) {
         const float *q, *k;
         const dmc_layer_at *at = &l->layers[il];
-        dmc_net_qk(n, il, &q, &k);
+        dmc_net_qk(n, w, il, &q, &k);
         for (int h = 0; h < c->n_kv_heads; h++) {
             moments mq = {0}, mk = {0};
             for (int g = 0; g < G; g++)

@@ -8,9 +8,8 @@
 
 #include "train/net.h"
 
-/* Turns the rows of W_q, W_k (and their biases) in w, given one forward pass of a save net over typical text. */
-void dmc_channel_turn(const dmc_net *n, const dmc_config *c, const dmc_layout *l, int64_t n_rows, int channel,
-                      float *w);
+/* Turns the rows of W_q, W_k (and their biases) in w, given one forward pass with w over typical text. */
+void dmc_channel_turn(dmc_net *n, const dmc_config *c, const dmc_layout *l, int64_t n_rows, int channel, float *w);
 /* Measures for every RoPE pair what the loss becomes when its upper channel is turned free and taken away, on the batch of `p`; returns the
  * cheapest channel. The weights are left as they were. room: [n_floats]. */
 int dmc_channel_choose(dmc_net *n, const dmc_config *c, const dmc_layout *l, const dmc_pass *p, int64_t n_rows,

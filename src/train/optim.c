@@ -9,32 +9,79 @@ dmc_adamw dmc_adamw_default(void)
         .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .clip = 1, .decision_scale = 1};
 }
 
-double dmc_adamw_step(const dmc_adamw *o, const dmc_layout *l, const dmc_kernels *kn, int head_dim, int channel,
-                      float *w, const float *g, float *m, float *v, int64_t step, float lr)
+enum { PARTS = 4096, LEAST = 1 << 15 }; /* a step is cut into at most so many parts, of at least so many values */
+
+typedef struct {
+    const dmc_adamw *o;
+    const dmc_layout *l;
+    const dmc_kernels *kn;
+    int head_dim, channel;
+    const float *g;
+    float *w, *m, *v, clip, lr, c1, c2;
+    size_t part; /* values of a task: by the size alone, so sums do not depend on the threads */
+    double sums[PARTS];
+} job;
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+static void square_task(void *arg, int64_t task, int thread)
 {
-    enum { PARTS = 4096 }; /* cut by the size alone: the sum does not depend on the threads */
-    int64_t n = (int64_t)l->n_floats, part = n / PARTS > 1 << 14 ? n / PARTS + 1 : 1 << 14,
-            parts = (n + part - 1) / part;
-    double norm = 0, sums[PARTS + 1];
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < parts; i++) {
-        double s = 0;
-        for (int64_t j = i * part; j < n && j < (i + 1) * part; j++) s += (double)g[j] * g[j];
-        sums[i] = s;
+    job *j = arg;
+    size_t from = (size_t)task * j->part, to = least(from + j->part, j->l->n_floats);
+    (void)thread;
+    j->sums[task] = j->kn->sum_squares((int64_t)(to - from), j->g + from);
+}
+
+/* Values [from, to) of one tensor at one rate. */
+static void update(const job *j, const dmc_param *p, size_t from, size_t to, float lr)
+{
+    const dmc_adamw *o = j->o;
+    j->kn->adamw((int64_t)(to - from), j->w + from, j->g + from, j->m + from, j->v + from, j->clip, lr, o->beta1,
+                 o->beta2, o->eps, p->n_dims > 1 ? o->weight_decay : 0, j->c1, j->c2);
+}
+
+/* Of a matrix with rows that decide: run after run of rows with one rate. */
+static void update_decision(const job *j, const dmc_param *p, size_t from, size_t to)
+{
+    size_t cols = (size_t)p->cols, period = (size_t)j->head_dim * cols, special = (size_t)j->channel * cols;
+    while (from < to) {
+        size_t in = (from - p->at) % period;
+        bool decides = in >= special && in < special + cols;
+        size_t end = decides ? special + cols : in < special ? special : period;
+        size_t until = least(from + (end - in), to);
+        update(j, p, from, until, decides ? j->lr * j->o->decision_scale : j->lr);
+        from = until;
     }
-    for (int64_t i = 0; i < parts; i++) norm += sums[i];
+}
+
+static void update_task(void *arg, int64_t task, int thread)
+{
+    const job *j = arg;
+    size_t begin = (size_t)task * j->part, end = least(begin + j->part, j->l->n_floats);
+    (void)thread;
+    for (int i = 0; i < j->l->n_params; i++) {
+        const dmc_param *p = &j->l->params[i];
+        size_t from = p->at > begin ? p->at : begin, to = least(p->at + (size_t)(p->rows * p->cols), end);
+        if (from >= to) continue;
+        if (p->decision && j->channel >= 0) update_decision(j, p, from, to);
+        else update(j, p, from, to, j->lr);
+    }
+}
+
+double dmc_adamw_step(const dmc_adamw *o, const dmc_layout *l, const dmc_cpu *cpu, int head_dim, int channel, float *w,
+                      const float *g, float *m, float *v, int64_t step, float lr)
+{
+    size_t part = (l->n_floats + PARTS - 1) / PARTS;
+    job j = {.o = o, .l = l, .kn = cpu->kernels, .head_dim = head_dim, .channel = channel};
+    j.g = g, j.w = w, j.m = m, j.v = v, j.lr = lr, j.clip = 1;
+    j.part = part > LEAST ? part : LEAST;
+    j.c1 = 1 - powf(o->beta1, (float)step), j.c2 = 1 - powf(o->beta2, (float)step);
+    int64_t parts = (int64_t)((l->n_floats + j.part - 1) / j.part);
+    dmc_parallel(cpu->threads, parts, square_task, &j);
+    double norm = 0;
+    for (int64_t i = 0; i < parts; i++) norm += j.sums[i];
     norm = sqrt(norm);
-    float clip = o->clip > 0 && norm > o->clip ? (float)(o->clip / norm) : 1;
-    float c1 = 1 - powf(o->beta1, (float)step), c2 = 1 - powf(o->beta2, (float)step);
-    for (int ip = 0; ip < l->n_params; ip++) {
-        const dmc_param *p = &l->params[ip];
-        float wd = p->n_dims > 1 ? o->weight_decay : 0;
-#pragma omp parallel for schedule(static)
-        for (int64_t r = 0; r < p->rows; r++) {
-            size_t at = p->at + (size_t)(r * p->cols);
-            float rate = p->decision && channel >= 0 && r % head_dim == channel ? lr * o->decision_scale : lr;
-            kn->adamw(p->cols, w + at, g + at, m + at, v + at, clip, rate, o->beta1, o->beta2, o->eps, wd, c1, c2);
-        }
-    }
+    if (o->clip > 0 && norm > o->clip) j.clip = (float)(o->clip / norm);
+    dmc_parallel(cpu->threads, parts, update_task, &j);
     return norm;
 }

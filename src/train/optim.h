@@ -13,7 +13,7 @@ typedef struct {
 dmc_adamw dmc_adamw_default(void); /* 0.9, 0.95, 1e-8, 0.1, 1, 1 */
 
 /* Step number `step` (from 1). head_dim, channel: which rows decide; channel -1: none. Returns the norm before clipping. */
-double dmc_adamw_step(const dmc_adamw *o, const dmc_layout *l, const dmc_kernels *kn, int head_dim, int channel,
-                      float *w, const float *g, float *m, float *v, int64_t step, float lr);
+double dmc_adamw_step(const dmc_adamw *o, const dmc_layout *l, const dmc_cpu *cpu, int head_dim, int channel, float *w,
+                      const float *g, float *m, float *v, int64_t step, float lr);
 
 #endif

@@ -8,7 +8,7 @@
 struct dmc_trainer {
     dmc_train_options o;
     dmc_checkpoint *model;
-    const dmc_kernels *kn;
+    dmc_cpu cpu;
     dmc_layout layout;
     dmc_net *net, *teacher;
     float *w, *g, *m, *v, *teacher_w; /* [layout.n_floats] */
@@ -76,14 +76,14 @@ static uint64_t fingerprint(const dmc_trainer *t)
     int n = snprintf(
         text, sizeof text,
         "%d %d %d %d %llu %a %a %lld %lld %lld %lld %lld %lld %a %a %a %a %a %a %a %a %d %d %d %a %a %d %d %a %a %a "
-        "%a %a %d %a %d",
+        "%a %a %d %a %d %d",
         o->ctx, o->batch, o->accumulate, o->packed, (unsigned long long)o->seed, o->lr, o->lr_min,
         (long long)o->steps_warmup, (long long)o->steps_flat, (long long)o->steps_train, (long long)o->steps_zero,
         (long long)o->steps_ramp, (long long)o->steps_hold, o->adamw.beta1, o->adamw.beta2, o->adamw.eps,
         o->adamw.weight_decay, o->adamw.clip, o->adamw.decision_scale, o->ce_weight, o->kl_weight, o->kl_forward,
         (int)o->policy.kind, o->policy.channel, o->policy.offset, o->policy.eps, o->policy.window, o->policy.delay,
         o->policy.cr, o->tau, o->price, c->norm_eps, c->rope_theta, (int)c->rope_kind, c->rope_factor,
-        c->rope_interleaved);
+        c->rope_interleaved, (int)o->math);
     uint64_t h = dmc_checksum(text, (size_t)n, 1);
     h = dmc_checksum(t->train.corpus->ids, t->train.corpus->n * sizeof(int32_t), h);
     return dmc_checksum(t->w, t->layout.n_floats * sizeof(float), h);
@@ -128,14 +128,14 @@ static void free_channel(dmc_trainer *t)
 }
 
 dmc_status dmc_trainer_create(dmc_trainer **out, dmc_checkpoint *model, const dmc_corpus *train,
-                              const dmc_corpus *held_out, const dmc_train_options *o, const dmc_kernels *kn)
+                              const dmc_corpus *held_out, const dmc_train_options *o, const dmc_cpu *cpu)
 {
     dmc_trainer *t = NULL;
     dmc_status status = DMC_OK;
     *out = NULL;
     DMC_TRY(check_options(o, &model->config));
     DMC_TRY(dmc_array(&t, 1, sizeof *t));
-    t->o = *o, t->model = model, t->kn = kn, t->price = o->price, t->val_ce = t->val_cr = NAN;
+    t->o = *o, t->model = model, t->cpu = *cpu, t->price = o->price, t->val_ce = t->val_cr = NAN;
     if (!o->steps_train) model->config.policy = o->policy;
     if (model->config.policy.channel < 0) model->config.policy.channel = model->config.head_dim - 1;
     const dmc_config *c = &model->config;
@@ -147,11 +147,12 @@ dmc_status dmc_trainer_create(dmc_trainer **out, dmc_checkpoint *model, const dm
     DMC_GOTO(dmc_array(&t->m, n, sizeof(float)));
     DMC_GOTO(dmc_array(&t->v, n, sizeof(float)));
     DMC_GOTO(dmc_layout_load(&t->layout, model, t->w));
-    DMC_GOTO(dmc_net_create(&t->net, c, &t->layout, kn, o->batch, o->ctx, true));
+    DMC_GOTO(
+        dmc_net_create(&t->net, c, &t->layout, cpu, o->batch, o->ctx, o->recompute ? DMC_KEEP_INPUTS : DMC_KEEP_ALL));
     if (o->kl_weight > 0) {
         DMC_GOTO(dmc_array(&t->teacher_w, n, sizeof(float)));
         memcpy(t->teacher_w, t->w, n * sizeof(float));
-        DMC_GOTO(dmc_net_create(&t->teacher, c, &t->layout, kn, o->batch, o->ctx, false));
+        DMC_GOTO(dmc_net_create(&t->teacher, c, &t->layout, cpu, o->batch, o->ctx, DMC_KEEP_NOTHING));
     }
     DMC_GOTO(dmc_sampling_create(&t->train, train, o->ctx, o->packed, o->seed));
     if (held_out) {
@@ -368,7 +369,6 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
     if (dmc && t->step == o->steps_zero) zero_channel(t);
     *r = (dmc_train_report){
         .stage = stage, .n_steps = total_steps(o), .lr = rate_at(o, t->step), .cr_target = cr_at(o, t->step), .cr = 1};
-    memset(t->g, 0, t->layout.n_floats * sizeof(float));
     slots sum = {0};
     double shortfall = 0;
     for (int a = 0; a < o->accumulate; a++) {
@@ -378,7 +378,7 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
                              &t->lengths[b]);
             t->tokens += t->lengths[b];
         }
-        dmc_pass p = {.ids = t->ids, .lengths = t->lengths, .channel_scale = 1};
+        dmc_pass p = {.ids = t->ids, .lengths = t->lengths, .math = o->math, .channel_scale = 1, .accumulate = a > 0};
         dmc_loss_options lo = {.ce_weight = o->ce_weight,
                                .kl_weight = stage == DMC_STAGE_TRAIN ? 0 : o->kl_weight,
                                .kl_forward = o->kl_forward};
@@ -390,7 +390,7 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
             p.mode = DMC_MODE_SOFT;
             p.tau = o->tau;
             p.noise = t->noise;
-            dmc_noise_fill(t->noise, c, o->batch, o->ctx, o->seed, pass, noise_at(o, t->step));
+            dmc_noise_fill(&t->cpu, t->noise, c, o->batch, o->ctx, o->seed, pass, noise_at(o, t->step));
         } else if (stage == DMC_STAGE_ZERO) {
             p.channel_scale = fmaxf(0, 1 - (float)t->step / (0.8f * (float)o->steps_zero));
         }
@@ -409,7 +409,7 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
     r->price = t->price;
     r->loss = o->ce_weight * r->ce + (stage == DMC_STAGE_TRAIN ? 0 : o->kl_weight * r->kl) + t->price * r->hinge;
     if (dmc) r->cr = ratio(&sum);
-    r->grad_norm = dmc_adamw_step(&o->adamw, &t->layout, t->kn, c->head_dim, dmc ? o->policy.channel : -1, t->w, t->g,
+    r->grad_norm = dmc_adamw_step(&o->adamw, &t->layout, &t->cpu, c->head_dim, dmc ? o->policy.channel : -1, t->w, t->g,
                                   t->m, t->v, t->step + 1, (float)r->lr);
     t->slack = dmc && shortfall > 0.1 ? t->slack + 1 : 0;
     t->step++;
@@ -441,6 +441,7 @@ dmc_status dmc_trainer_run(dmc_trainer *t, const char *state_path, dmc_train_cal
         dmc_train_report r;
         double start = dmc_now();
         take_step(t, &r);
+        r.step_seconds = dmc_now() - start;
         DMC_TRY(judge(t, &r));
         if (t->has_held_out && (t->step == n || (t->o.eval_every && t->step % t->o.eval_every == 0))) {
             DMC_TRY(

@@ -1,7 +1,7 @@
 /* The training loop: pretraining, vanilla continuation and DMC retrofit (arXiv 2403.09636, sections 3.2 and 4; METHOD 3, 4, 6).
  * doc/retrofit.md explains the recipe behind the defaults.
  *
- * A run is a function of (model, text, options, thread count): noise, order and schedule depend on the step alone, so a run that is
+ * A run is a function of (model, text, options, kernels): noise, order and schedule depend on the step alone, so a run that is
  * killed and resumed from its state file ends bit-identical to one that was not. */
 #ifndef DMC_TRAINER_H
 #define DMC_TRAINER_H
@@ -15,6 +15,8 @@ const char *dmc_stage_name(dmc_stage s);
 typedef struct {
     int ctx, batch, accumulate; /* tokens per sample, samples per pass, passes per step */
     bool packed;                /* documents run into each other; else one document per sample */
+    dmc_math math;              /* of training passes; measurements are float32, as serving */
+    bool recompute; /* activations are computed again in the backward pass: less memory, more time, the same bits */
     uint64_t seed;
     float lr, lr_min; /* peak; at the end of the cosine */
     int64_t steps_warmup;
@@ -43,6 +45,7 @@ typedef struct {
     double cr, cr_target; /* of the batch, window counted (noisy hard decisions); scheduled */
     double lr, grad_norm;
     double val_ce, val_cr;  /* last held-out measurement with hard decisions, or NaN */
+    double step_seconds;    /* of this step, without measuring and saving */
     double tokens, seconds; /* since the start of the run, resumed parts included */
     bool measured;          /* val_* is of this step */
     const char *warning;    /* something that the user should know, or NULL */
@@ -53,9 +56,10 @@ typedef bool dmc_train_callback(const dmc_train_report *r, void *user);
 
 typedef struct dmc_trainer dmc_trainer;
 
-/* model: F32, in memory (dmc_checkpoint_create or _clone_f32), changed by the run. train, held_out (or NULL): with the model's tokenizer. */
+/* model: F32, in memory (dmc_checkpoint_create or _clone_f32), changed by the run. train, held_out (or NULL): with the model's tokenizer.
+ * cpu->threads must outlive the trainer. */
 dmc_status dmc_trainer_create(dmc_trainer **out, dmc_checkpoint *model, const dmc_corpus *train,
-                              const dmc_corpus *held_out, const dmc_train_options *o, const dmc_kernels *kn);
+                              const dmc_corpus *held_out, const dmc_train_options *o, const dmc_cpu *cpu);
 void dmc_trainer_close(dmc_trainer *t);
 /* Reads a state file written by the same model, text and options; anything else is refused with the difference. */
 dmc_status dmc_trainer_resume(dmc_trainer *t, const char *state_path);

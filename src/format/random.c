@@ -1,0 +1,249 @@
+#include "format/random.h"
+
+#include "base/threads.h"
+#include "format/storage.h"
+#include "format/vocabulary_hf.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- shapes ---- */
+
+static const struct {
+    const char *name;
+    int n_embd, n_layers, n_heads, n_kv_heads, n_ff, n_vocab;
+    bool tied;
+    double rope_theta;
+} shapes[] = {
+    {"tiny", 64, 2, 4, 2, 192, 512, true, 10000},
+    {"15m", 288, 6, 6, 6, 768, 32000, true, 10000},
+    {"110m", 768, 12, 12, 12, 2048, 32000, true, 10000},
+    {"1b", 2048, 22, 32, 4, 5632, 32000, false, 10000},
+    {"llama2-7b", 4096, 32, 32, 32, 11008, 32000, false, 10000},
+    {"llama3-8b", 4096, 32, 32, 8, 14336, 128256, false, 500000},
+};
+
+dmc_status dmc_shape_config(dmc_config *out, const char *shape)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        if (strcmp(shape, shapes[i].name) != 0) continue;
+        *out = (dmc_config){.n_embd = shapes[i].n_embd,
+                            .n_layers = shapes[i].n_layers,
+                            .n_heads = shapes[i].n_heads,
+                            .n_kv_heads = shapes[i].n_kv_heads,
+                            .head_dim = shapes[i].n_embd / shapes[i].n_heads,
+                            .n_ff = shapes[i].n_ff,
+                            .n_vocab = shapes[i].n_vocab,
+                            .n_ctx = 1 << 17,
+                            .norm_eps = 1e-5f,
+                            .rope_theta = shapes[i].rope_theta,
+                            .rope_interleaved = true,
+                            .tied = shapes[i].tied,
+                            .bos = 1,
+                            .eos = {2},
+                            .n_eos = 1,
+                            .policy = dmc_policy_none()};
+        return DMC_OK;
+    }
+    return dmc_fail(DMC_ERR_ARG, "no shape is called '%s'; there are %s", shape, DMC_SHAPES);
+}
+
+/* ---- matrices ----
+ * Encoding random numbers element by element would take minutes for quantised types. Instead a few thousand blocks are encoded, once
+ * for each number of columns, and matrices are drawn from them. */
+
+enum { TABLE = 4096, TASK = 1 << 16 }; /* blocks in a table, drawn by a task */
+
+typedef struct {
+    int64_t cols;
+    dmc_dtype type;
+    size_t block_bytes;
+    uint8_t *blocks; /* [TABLE][block_bytes] */
+} table;
+
+typedef struct {
+    dmc_checkpoint *c;
+    dmc_dtype type;
+    uint64_t seed;
+    dmc_threads *threads;
+    float *ones; /* [n_embd], the norms */
+    table t;
+} maker;
+
+typedef struct {
+    const maker *m;
+    uint64_t stream;
+    uint8_t *data;
+    int64_t n_blocks;
+} draw_job;
+
+static void draw(void *arg, int64_t task, int thread)
+{
+    const draw_job *g = arg;
+    const table *t = &g->m->t;
+    int64_t end = (task + 1) * TASK < g->n_blocks ? (task + 1) * TASK : g->n_blocks;
+    (void)thread;
+    for (int64_t i = task * TASK; i < end; i++)
+        memcpy(g->data + (size_t)i * t->block_bytes,
+               t->blocks + (size_t)(dmc_hash64(g->m->seed, g->stream, (uint64_t)i) % TABLE) * t->block_bytes,
+               t->block_bytes);
+}
+
+static dmc_dtype type_of_rows(dmc_dtype wanted, int64_t cols)
+{
+    if (cols % dmc_dtype_block(wanted) == 0) return wanted;
+    return cols % dmc_dtype_block(DMC_Q8_0) == 0 ? DMC_Q8_0 : DMC_F16;
+}
+
+/* A table for matrices of this many columns; the one that is there, if it serves. */
+static dmc_status fit_table(maker *m, int64_t cols)
+{
+    table *t = &m->t;
+    dmc_status status = DMC_OK;
+    float *x = NULL;
+    if (t->cols == cols) return DMC_OK;
+    dmc_free(t->blocks);
+    *t = (table){.cols = cols, .type = type_of_rows(m->type, cols)};
+    size_t n = dmc_dtype_block(t->type) > 1 ? (size_t)dmc_dtype_block(t->type) : cols % 32 ? 2 : 32;
+    DMC_GOTO(dmc_array(&x, TABLE * n, sizeof *x));
+    for (size_t i = 0; i < TABLE * n; i++)
+        x[i] = (float)(0.6 / sqrt((double)cols) * dmc_normal(m->seed, (uint64_t)cols, i));
+    dmc_dtype_row_bytes(&t->block_bytes, t->type, n);
+    DMC_GOTO(dmc_array(&t->blocks, TABLE, t->block_bytes));
+    dmc_encode_row(t->type, x, t->blocks, TABLE * n);
+done:
+    dmc_free(x);
+    if (status != DMC_OK) t->cols = 0;
+    return status;
+}
+
+/* Memory that the checkpoint frees; there is room for as many blocks as it has tensors. */
+static dmc_status keep(void *out_pointer, dmc_checkpoint *c, size_t bytes)
+{
+    dmc_storage *s = c->storage;
+    void **out = out_pointer;
+    *out = dmc_malloc(bytes, 1);
+    if (!*out) return dmc_fail(DMC_ERR_MEMORY, "%s: out of memory for %zu bytes", c->path, bytes);
+    s->blocks[s->n_blocks++] = *out;
+    return DMC_OK;
+}
+
+static dmc_status make_ones(maker *m, int64_t n)
+{
+    DMC_TRY(keep(&m->ones, m->c, (size_t)n * sizeof *m->ones));
+    for (int64_t i = 0; i < n; i++) m->ones[i] = 1;
+    return DMC_OK;
+}
+
+/* A dmc_weight_lookup. */
+static dmc_status make_weight(void *file, const dmc_weight *w, dmc_tensor *found)
+{
+    maker *m = file;
+    *found = (dmc_tensor){.dtype = DMC_F32, .n_dims = w->n_dims, .shape = {w->shape[0], w->shape[1]}};
+    if (w->n_dims == 1) {
+        if (!m->ones) DMC_TRY(make_ones(m, w->shape[0]));
+        found->data = m->ones;
+        found->bytes = (size_t)w->shape[0] * sizeof *m->ones;
+        return DMC_OK;
+    }
+    DMC_TRY(fit_table(m, w->shape[1]));
+    found->dtype = m->t.type;
+    DMC_TRY(dmc_weight_bytes(&found->bytes, w, found->dtype, m->c->path));
+    uint8_t *data;
+    DMC_TRY(keep(&data, m->c, found->bytes));
+    draw_job g = {.m = m,
+                  .stream = dmc_checksum(w->hf, strlen(w->hf), 0),
+                  .data = data,
+                  .n_blocks = (int64_t)(found->bytes / m->t.block_bytes)};
+    dmc_parallel(m->threads, (g.n_blocks + TASK - 1) / TASK, draw, &g);
+    found->data = data;
+    return DMC_OK;
+}
+
+/* ---- vocabulary ---- */
+
+/* Word i of an endless list without doubles: a space and letters, the commonest words first. */
+static size_t word(char out[16], int i)
+{
+    size_t n = 0;
+    char letters[8];
+    for (i++; i > 0; i = (i - 1) / 26) letters[n++] = (char)('a' + (i - 1) % 26);
+    memcpy(out, "\xe2\x96\x81", 3); /* SentencePiece's space */
+    for (size_t j = 0; j < n; j++) out[3 + j] = letters[n - 1 - j];
+    return n + 3;
+}
+
+static void put_vocabulary(dmc_gguf_keys *k, int n_vocab)
+{
+    dmc_vocabulary v = {.unknown = 0};
+    char text[16];
+    dmc_vocabulary_add(&v, "<unk>", 5, 0, DMC_TOKEN_UNKNOWN);
+    dmc_vocabulary_add(&v, "<s>", 3, 0, DMC_TOKEN_CONTROL);
+    dmc_vocabulary_add(&v, "</s>", 4, 0, DMC_TOKEN_CONTROL);
+    for (int byte = 0; byte < 256; byte++) {
+        int n = snprintf(text, sizeof text, "<0x%02X>", byte);
+        dmc_vocabulary_add(&v, text, (size_t)n, 0, DMC_TOKEN_BYTE);
+    }
+    for (int i = 0; v.n < (uint64_t)n_vocab; i++)
+        dmc_vocabulary_add(&v, text, word(text, i), (float)-i, DMC_TOKEN_NORMAL);
+    dmc_vocabulary_put_table(k, &v, "llama");
+    dmc_gguf_put_int(k, "tokenizer.ggml.unknown_token_id", 0);
+    dmc_gguf_put_int(k, "tokenizer.ggml.bos_token_id", 1);
+    dmc_gguf_put_int(k, "tokenizer.ggml.eos_token_id", 2);
+    dmc_gguf_put_bool(k, "tokenizer.ggml.add_bos_token", true);
+    dmc_vocabulary_free(&v);
+}
+
+/* The vocabulary as the header of a GGUF file: what the tokenizer reads and a writer copies. */
+static dmc_status add_vocabulary(dmc_checkpoint *c)
+{
+    dmc_storage *s = c->storage;
+    dmc_gguf_keys k = {0};
+    dmc_buffer header = {0};
+    dmc_status status;
+    uint8_t *data;
+    const uint32_t version = 3;
+    const uint64_t n_tensors = 0;
+    put_vocabulary(&k, c->config.n_vocab);
+    dmc_buffer_add(&header, "GGUF", 4);
+    dmc_buffer_add(&header, &version, 4);
+    dmc_buffer_add(&header, &n_tensors, 8);
+    dmc_buffer_add(&header, &k.n, 8);
+    dmc_buffer_add(&header, k.bytes.data, k.bytes.n);
+    if (k.bytes.failed || header.failed)
+        DMC_GOTO(dmc_fail(DMC_ERR_MEMORY, "%s: out of memory for a vocabulary", c->path));
+    DMC_GOTO(keep(&data, c, header.n));
+    memcpy(data, header.data, header.n);
+    DMC_GOTO(dmc_gguf_parse(&s->gguf, data, header.n, c->path));
+    c->tokenizer.gguf = s->gguf;
+done:
+    dmc_buffer_free(&k.bytes);
+    dmc_buffer_free(&header);
+    return status;
+}
+
+/* ---- the checkpoint ---- */
+
+dmc_status dmc_checkpoint_random(dmc_checkpoint **out, const char *shape, dmc_dtype type, uint64_t seed)
+{
+    dmc_status status;
+    dmc_config config;
+    maker m = {.type = type, .seed = seed};
+    char name[64];
+    *out = NULL;
+    if ((unsigned)type >= DMC_DTYPE_COUNT) return dmc_fail(DMC_ERR_ARG, "no element type has the number %d", (int)type);
+    DMC_TRY(dmc_shape_config(&config, shape));
+    snprintf(name, sizeof name, "random %s", shape);
+    DMC_GOTO(dmc_threads_create(&m.threads, dmc_threads_cores(), false));
+    DMC_GOTO(dmc_checkpoint_new(&m.c, name, 0));
+    m.c->config = config;
+    DMC_GOTO(dmc_checkpoint_fill(m.c, make_weight, &m, dmc_weight_count(&config)));
+    DMC_GOTO(add_vocabulary(m.c)); /* the norms share a block, which leaves one for it */
+    *out = m.c;
+    m.c = NULL;
+done:
+    dmc_checkpoint_close(m.c);
+    dmc_free(m.t.blocks);
+    dmc_threads_close(m.threads);
+    return status;
+}

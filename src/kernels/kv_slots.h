@@ -1,0 +1,336 @@
+/* Decode over typed pages on 16-lane vectors, compiled once per instruction set: kv_avx2.c, kv_avx512.c.
+ *
+ * Pages are taken in blocks that fit into the first-level cache. Scores of a block go to scratch, then one look at the maximum, one
+ * round of exponentials, then the values. No hardware prefetcher follows from page to page, so a block's keys fetch its values, and
+ * values the keys of the next block, a line of every page in turn: memory is fastest with several streams. */
+#ifndef DMC_KV_SLOTS_H
+#define DMC_KV_SLOTS_H
+
+#include "kernels/kv_layout.h"
+#include "kernels/kv_vec.h"
+
+typedef struct {
+    int D, channels, ld; /* of a head; of a half; of a row of q and out */
+    int lines;           /* of memory of a half */
+    int n, n_pages;      /* slots and pages of the block */
+    dmc_kv_page pages[KV_BLOCK_PAGES];
+    const dmc_kv_page *next; /* pages of the block that follows */
+    float *q, *out;          /* [lanes][ld] scaled queries; sums */
+    float *q_sum;            /* [lanes][ld / KV_GROUP] sums of q, per group of Q4 */
+    float *p, *w;            /* [lanes][KV_BLOCK] scores, then weights; weights times the scales of the values */
+    uint16_t *tail;          /* room for half a page */
+} slots;
+
+/* ---- keys ---- */
+
+/* Raw products acc [nl * np][16] of nl lanes with vectors [i0, i1) of np pages: sums over channels of q times the stored number. Two
+ * chains for each where registers allow, since a multiply-add takes four cycles. */
+INLINE void key_products(const dmc_kv_type t, const slots *x, const int nl, int l0, const int np, int p0, int i0,
+                         int i1, float *acc)
+{
+    const int per = keys_per_vector(t), chains = 2 * nl * np <= SUMS ? 2 : 1;
+    for (int h = 0; h < PARTS; h++) {
+        vec sum[2 * SUMS] = {{0}};
+        for (int i = i0; i < i1; i++) {
+#pragma GCC unroll 8
+            for (int p = 0; p < np; p++) {
+                vec k[8];
+                unpack_keys(t, (const char *)x->pages[p0 + p].k + 64 * (size_t)i, h, k);
+                int line = p0 * (x->channels / per) + i * np + p;
+                fetch((const char *)x->pages[line % KV_BLOCK_PAGES].v + 64 * (size_t)(line / KV_BLOCK_PAGES));
+#pragma GCC unroll 8
+                for (int j = 0; j < per; j++) {
+#pragma GCC unroll 8
+                    for (int l = 0; l < nl; l++)
+                        sum[(l * np + p) * chains + j % chains] += k[j] * x->q[(l0 + l) * x->ld + per * i + j];
+                }
+            }
+        }
+#pragma GCC unroll 16
+        for (int a = 0; a < nl * np; a++)
+            store_vec(acc + 16 * a + NATIVE * h, chains == 2 ? sum[2 * a] + sum[2 * a + 1] : sum[a]);
+    }
+}
+
+/* Scores of np pages against nl lanes. */
+INLINE void score_pages(const dmc_kv_type t, const slots *x, const int nl, int l0, const int np, int p0)
+{
+    float sum[16 * SUMS];
+    int vectors = x->channels / keys_per_vector(t), groups = t == DMC_KV_Q4 ? x->channels / KV_GROUP : 1;
+    size_t scales = kv_scales(t, x->D);
+    for (int g = 0; g < groups; g++) {
+        key_products(t, x, nl, l0, np, p0, vectors / groups * g, vectors / groups * (g + 1), sum);
+        for (int p = 0; p < np; p++) {
+            const char *at = (const char *)x->pages[p0 + p].k + scales + 64 * (size_t)g;
+            if (t == DMC_KV_Q8 || t == DMC_KV_Q4) fetch((const char *)x->pages[p0 + p].v + scales + 64 * (size_t)g);
+            for (int l = 0; l < nl; l++) {
+                float *s = x->p + (l0 + l) * KV_BLOCK + (p0 + p) * DMC_PAGE_SLOTS;
+                float q_sum = x->q_sum[(l0 + l) * x->ld / KV_GROUP + g];
+                v16 y = load(sum + 16 * (l * np + p));
+                if (t == DMC_KV_Q8) y = load((const float *)at) * (y - KV_KEY_BIAS * q_sum);
+                if (t == DMC_KV_Q4) y = bf16_low(load_bits(at)) * y + bf16_high(load_bits(at)) * q_sum;
+                store(s, g ? load(s) + y : y);
+            }
+        }
+    }
+}
+
+INLINE void score_block(const dmc_kv_type t, const slots *x, const int nl, int l0)
+{
+    const int np = SUMS / nl < 8 ? SUMS / nl : 8;
+    int p = 0;
+    for (; p + np <= x->n_pages; p += np) score_pages(t, x, nl, l0, np, p);
+    for (; p < x->n_pages; p++) score_pages(t, x, nl, l0, 1, p);
+}
+
+/* ---- values ---- */
+
+/* out = out * old + sum over the slots of the block of w times values, for nl lanes and nv vectors of channels that start with vector
+ * c0 of a row of slots; `part` bytes of the last one exist. */
+INLINE void weigh_channels(const dmc_kv_type t, const slots *x, const float *w, const float *old, const int nl, int l0,
+                           const int nv, int c0, const size_t part)
+{
+    const int ns = values_slots(t), ng = values_groups(t), room = SUMS / (nl * nv * ng);
+    const int chains = room >= ns ? ns : room >= 2 && ns > 1 ? 2 : 1;
+    size_t row = values_row(t, x->channels);
+    for (int h = 0; h < PARTS; h++) {
+        vec acc[2 * SUMS] = {{0}};
+        for (int i = 0; i < DMC_PAGE_SLOTS / ns; i++) {
+            size_t offset = (size_t)i * row + 64 * (size_t)c0;
+            for (int p = 0; p < x->n_pages; p++) {
+                const char *at = (const char *)x->pages[p].v + offset, *next = (const char *)x->next[p].k + offset;
+                const float *wp = w + l0 * KV_BLOCK + p * DMC_PAGE_SLOTS + i * ns;
+                i16 last;
+                if (part < 64) {
+                    last = load_bits_part(at, part);
+                    at = (const char *)&last;
+                }
+#pragma GCC unroll 4
+                for (int c = 0; c < nv; c++) {
+                    vec v[8];
+                    unpack_values(t, at + 64 * c, h, v);
+                    fetch(next + 64 * c);
+#pragma GCC unroll 8
+                    for (int l = 0; l < nl; l++) {
+#pragma GCC unroll 8
+                        for (int j = 0; j < ns * ng; j++)
+                            acc[((l * nv + c) * ng + j / ns) * chains + j % chains] += v[j] * wp[l * KV_BLOCK + j % ns];
+                    }
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int l = 0; l < nl; l++) {
+#pragma GCC unroll 8
+            for (int c = 0; c < nv * ng; c++) {
+                float *o = x->out + (l0 + l) * x->ld + (c0 * ng + c) * 16 + NATIVE * h;
+                const vec *sum = acc + (l * nv * ng + c) * chains;
+                vec all = chains == 4 ? (sum[0] + sum[1]) + (sum[2] + sum[3]) : chains == 2 ? sum[0] + sum[1] : sum[0];
+                store_vec(o, load_vec(o) * old[l0 + l] + all);
+            }
+        }
+    }
+}
+
+INLINE void weigh_lanes(const dmc_kv_type t, const slots *x, const float *old, const int nl, int l0)
+{
+    const int widest = SUMS / nl / values_groups(t), nv = widest < 4 ? widest : 4;
+    size_t row = values_row(t, x->channels), part = row % 64;
+    int c = 0, whole = (int)(row / 64);
+    if (t == DMC_KV_Q4) {
+        size_t scales = kv_scales(t, x->D);
+        for (; c < whole; c++) { /* a vector of channels is a group with its own scales */
+            float base[8];
+            for (int l = 0; l < nl; l++) {
+                v16 sum = {0};
+                for (int p = 0; p < x->n_pages; p++) {
+                    int at = (l0 + l) * KV_BLOCK + p * DMC_PAGE_SLOTS;
+                    i16 both = load_bits((const char *)x->pages[p].v + scales + 64 * (size_t)c);
+                    fetch((const char *)x->next[p].k + scales + 64 * (size_t)c);
+                    v16 weight = load(x->p + at);
+                    i16 none = weight == (v16){0};
+                    store(x->w + at, select16(none, (v16){0}, weight * bf16_low(both)));
+                    sum += select16(none, (v16){0}, weight * bf16_high(both));
+                }
+                base[l] = sum1(sum);
+            }
+            weigh_channels(t, x, x->w, old, nl, l0, 1, c, 64);
+            for (int l = 0; l < nl; l++) {
+                float *o = x->out + (l0 + l) * x->ld + c * KV_GROUP;
+                store(o, load(o) + base[l]);
+                store(o + 16, load(o + 16) + base[l]);
+            }
+        }
+        return;
+    }
+    const float *w = t == DMC_KV_Q8 ? x->w : x->p;
+    for (; c + nv <= whole; c += nv) weigh_channels(t, x, w, old, nl, l0, nv, c, 64);
+    for (; c < whole; c++) weigh_channels(t, x, w, old, nl, l0, 1, c, 64);
+    if (part) weigh_channels(t, x, w, old, nl, l0, 1, c, part);
+}
+
+/* Weights of n slots that the last block of 16 holds and no others: what lies behind them may be NaN. */
+INLINE void scale_weights(const slots *x, int lane)
+{
+    size_t scales = kv_scales(DMC_KV_Q8, x->D);
+    for (int p = 0; p < x->n_pages; p++) {
+        int at = lane * KV_BLOCK + p * DMC_PAGE_SLOTS;
+        fetch((const char *)x->next[p].k + scales);
+        v16 weight = load(x->p + at), scale = load((const float *)((const char *)x->pages[p].v + scales));
+        store(x->w + at, select16(weight == (v16){0}, (v16){0}, weight * scale));
+    }
+}
+
+/* ---- a call ---- */
+
+/* Lines [line, line + n) of the pages' keys or values, where line l is line l / 8 of page l % 8. */
+INLINE void fetch_lines(const dmc_kv_page *pages, bool values, int line, int n)
+{
+    for (int i = line; i < line + n; i++) {
+        const dmc_kv_page *p = &pages[i % KV_BLOCK_PAGES];
+        fetch((const char *)(values ? p->v : p->k) + 64 * (size_t)(i / KV_BLOCK_PAGES));
+    }
+}
+
+/* Scores of a block become weights exp(score - top). old [lanes]: what sums so far are multiplied with. With many lanes this takes
+ * long enough to fetch some lines of the next keys with each. */
+INLINE void weights_of(const slots *x, int n_lanes, v16 *top, v16 *sum, float *old, int lines)
+{
+    float tops[DMC_LANES] = {0}, sums[DMC_LANES] = {0};
+    v16 index = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    int last = (x->n_pages - 1) * DMC_PAGE_SLOTS;
+    i16 valid = index < splat((float)(x->n - last));
+    for (int l = 0; l < n_lanes; l++) {
+        float *s = x->p + l * KV_BLOCK;
+        store(s + last, select16(valid, load(s + last), splat(-INFINITY)));
+        v16 most = load(s);
+        for (int i = 16; i <= last; i += 16) most = max16(load(s + i), most);
+        tops[l] = top_of(most);
+    }
+    v16 now = max16(load(tops), *top), base = select16(now == splat(-INFINITY), (v16){0}, now);
+    v16 factor = exp16(*top - base);
+    store(old, factor);
+    store(tops, base);
+    for (int l = 0; l < n_lanes; l++) {
+        float *s = x->p + l * KV_BLOCK;
+        v16 total = {0};
+        for (int i = 0; i <= last; i += 16) {
+            v16 e = exp16(load(s + i) - tops[l]);
+            total += e;
+            store(s + i, e);
+        }
+        sums[l] = sum1(total);
+        fetch_lines(x->next, false, l * lines, lines);
+    }
+    *sum = *sum * factor + load(sums);
+    *top = now;
+}
+
+/* The values of a page of a 16-bit type of which only n slots count, with zeros for the others. */
+INLINE void clean_values(const dmc_kv_type t, int D, int n, const uint16_t *from, uint16_t *to)
+{
+    const int per = values_slots(t);
+    memset(to, 0, dmc_kv_half_bytes(t, D));
+    memcpy(to, from, (size_t)(n / per * per * D) * sizeof *to);
+    for (int i = n / per * per * D; n % per && i < (n / per + 1) * per * D; i += per) to[i] = from[i];
+}
+
+/* The lanes in groups whose sums fit into registers; a block's pages come from memory once, for the first of them. */
+INLINE void lanes_of_block(const dmc_kv_type t, const slots *x, int n_lanes, bool values, const float *old)
+{
+    int l = 0;
+    for (; SUMS >= 16 && l + 8 <= n_lanes; l += 8) {
+        if (values) weigh_lanes(t, x, old, 8, l);
+        else score_block(t, x, 8, l);
+    }
+    for (; l + 4 <= n_lanes; l += 4) {
+        if (values) weigh_lanes(t, x, old, 4, l);
+        else score_block(t, x, 4, l);
+    }
+    for (; l + 2 <= n_lanes; l += 2) {
+        if (values) weigh_lanes(t, x, old, 2, l);
+        else score_block(t, x, 2, l);
+    }
+    for (; l < n_lanes; l++) {
+        if (values) weigh_lanes(t, x, old, 1, l);
+        else score_block(t, x, 1, l);
+    }
+}
+
+/* Lays out scratch and scales the queries; returns what scratch is left. */
+INLINE float *begin_slots(const dmc_attend_slots_args *a, slots *x)
+{
+    int D = a->head_dim, ld = kv_round(D, KV_GROUP), groups = ld / KV_GROUP;
+    *x = (slots){
+        .D = D, .channels = kv_channels(a->type, D), .ld = ld, .lines = (int)(dmc_kv_half_bytes(a->type, D) / 64)};
+    x->q = a->scratch;
+    x->out = x->q + DMC_LANES * ld;
+    x->p = x->out + DMC_LANES * ld;
+    x->w = x->p + DMC_LANES * KV_BLOCK;
+    x->q_sum = x->w + DMC_LANES * KV_BLOCK;
+    x->tail = (uint16_t *)(x->q_sum + DMC_LANES * groups);
+    memset(x->q, 0, (size_t)(2 * DMC_LANES * ld) * sizeof(float)); /* and out */
+    for (int l = 0; l < a->n_lanes; l++) {
+        float *q = x->q + l * ld, *sums = x->q_sum + l * groups, scale = 1.0f / sqrtf((float)D), all = 0;
+        for (int d = 0; d < D; d++) q[d] = a->q[l][d] * scale;
+        for (int g = 0; a->type == DMC_KV_Q4 && g < groups; g++) kv_rotate(q + g * KV_GROUP);
+        for (int g = 0; g < groups; g++) all += sums[g] = sum1(load(q + g * KV_GROUP) + load(q + g * KV_GROUP + 16));
+        if (a->type == DMC_KV_Q8) sums[0] = all;
+    }
+    return (float *)(x->tail + DMC_PAGE_SLOTS * ld);
+}
+
+INLINE void take_block(const dmc_kv_type t, const dmc_attend_slots_args *a, int64_t at, slots *x)
+{
+    const dmc_kv_page *pages = a->pages + at / DMC_PAGE_SLOTS;
+    x->n = (int)(a->n_slots - at < KV_BLOCK ? a->n_slots - at : KV_BLOCK);
+    x->n_pages = (x->n + DMC_PAGE_SLOTS - 1) / DMC_PAGE_SLOTS;
+    for (int p = 0; p < KV_BLOCK_PAGES; p++) x->pages[p] = pages[p < x->n_pages ? p : 0];
+    x->next = a->n_slots - at >= 2 * KV_BLOCK ? pages + KV_BLOCK_PAGES : x->pages;
+    if (x->n % DMC_PAGE_SLOTS && (t == DMC_KV_F16 || t == DMC_KV_BF16)) {
+        clean_values(t, x->D, x->n % DMC_PAGE_SLOTS, x->pages[x->n_pages - 1].v, x->tail);
+        x->pages[x->n_pages - 1].v = x->tail;
+    }
+}
+
+INLINE void end_slots(const dmc_attend_slots_args *a, const slots *x, v16 top, v16 sum)
+{
+    for (int l = 0; l < a->n_lanes; l++) {
+        for (int d = 0; d < x->D; d++) a->out[l][d] = sum[l] > 0 ? x->out[l * x->ld + d] / sum[l] : 0;
+        *a->lse[l] = top[l] + logf(sum[l]);
+    }
+}
+
+INLINE void attend_slots_typed(const dmc_kv_type t, const dmc_attend_slots_args *a)
+{
+    slots x;
+    float old[DMC_LANES];
+    begin_slots(a, &x);
+    v16 top = splat(-INFINITY), sum = {0};
+    for (int64_t at = 0; at < a->n_slots; at += KV_BLOCK) {
+        take_block(t, a, at, &x);
+        lanes_of_block(t, &x, a->n_lanes, false, NULL);
+        weights_of(&x, a->n_lanes, &top, &sum, old, 0);
+        for (int l = 0; t == DMC_KV_Q8 && l < a->n_lanes; l++) scale_weights(&x, l);
+        lanes_of_block(t, &x, a->n_lanes, true, old);
+    }
+    end_slots(a, &x, top, sum);
+}
+
+/* One function per type, for the compiler's patience. */
+static void attend_slots_f16(const dmc_attend_slots_args *a) { attend_slots_typed(DMC_KV_F16, a); }
+static void attend_slots_bf16(const dmc_attend_slots_args *a) { attend_slots_typed(DMC_KV_BF16, a); }
+static void attend_slots_q8(const dmc_attend_slots_args *a) { attend_slots_typed(DMC_KV_Q8, a); }
+static void attend_slots_q4(const dmc_attend_slots_args *a) { attend_slots_typed(DMC_KV_Q4, a); }
+
+INLINE void attend_slots(const dmc_attend_slots_args *a)
+{
+    switch (a->type) {
+    case DMC_KV_F16: attend_slots_f16(a); break;
+    case DMC_KV_BF16: attend_slots_bf16(a); break;
+    case DMC_KV_Q8: attend_slots_q8(a); break;
+    default: attend_slots_q4(a);
+    }
+}
+
+#endif
