@@ -33,7 +33,7 @@ mkdir -p "$cache"
 build_llama() {
     local source log=$cache/build.log
     echo "Building llama.cpp in $cache (once; the log is build.log)" >&2
-    python3 -m pip download --no-deps --no-binary :all: --no-build-isolation -d "$cache" llama-cpp-python > "$log" 2>&1 ||
+    python3 -m pip download --no-deps --no-binary llama-cpp-python -d "$cache" llama-cpp-python > "$log" 2>&1 ||
         { tail -n 5 "$log" >&2; echo "The source package of llama-cpp-python could not be had; LLAMA_BENCH=FILE takes a binary." >&2; exit 1; }
     tar -xzf "$(ls -t "$cache"/llama_cpp_python-*.tar.gz | head -n 1)" -C "$cache"
     source=$(ls -td "$cache"/llama_cpp_python-*/vendor/llama.cpp | head -n 1)

@@ -102,7 +102,7 @@ static void check_product(product q, dmc_math math)
 static void test_small(void **state)
 {
     (void)state;
-    for (int c = 0; c < 150; c++) {
+    for (int c = 0; c < 100; c++) {
         bool bf16 = c & 1;
         check_product(make_product(1 + below(70), 1 + below(100), 1 + below(90), !bf16),
                       bf16 ? DMC_MATH_BF16 : DMC_MATH_F32);

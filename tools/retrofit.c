@@ -70,9 +70,10 @@ int cmd_retrofit(int argc, char **argv)
                    .help =
                        "of matrix products; bf16: sums and weights stay float32, several times faster on matrix units"),
         CLI_OPTION("recompute", 0, &recompute,
-                   .help = "compute activations again in the backward pass: less memory, a third more time"),
+                   .help = "compute activations again in the backward pass: less memory, a fifth to a third more time"),
         CLI_OPTION("threads", 0, &t.threads, .arg = "N", .min = 0, .max = 1024, .def = "all", .help = "CPU threads"),
-        CLI_OPTION("type", 0, &t.dtype, .choices = "f32|f16|bf16|q8_0|q4_0|q4_k|q5_k|q6_k", .help = "type of the written weights"),
+        CLI_OPTION("type", 0, &t.dtype, .choices = "f32|f16|bf16|q8_0|q4_0|q4_k|q5_k|q6_k",
+                   .help = "type of the written weights"),
         CLI_OPTION("json", 0, &t.json, .help = "print the result as one JSON object"),
         CLI_OPTION("quiet", 'q', &t.quiet, .help = "no progress"),
         CLI_OPTION("no-color", 0, &t.no_color, .help = "no colours on the terminal"),

@@ -98,7 +98,7 @@ typedef struct dmc_session dmc_session;
 
 typedef struct {
     int n_threads;     /* 0: all cores this process may use */
-    bool pin;          /* threads stay on cores of their own */
+    bool pin;          /* threads stay on cores of their own, the one that opens the engine included */
     int tier;          /* CPU kernels: 0 the best that this machine runs, 1 reference, 2 AVX2, 3 AVX-512, 4 AMX */
     dmc_math math;     /* DMC_MATH_F32 */
     dmc_kv_type kv;    /* DMC_KV_AUTO */

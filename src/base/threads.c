@@ -13,7 +13,9 @@ enum { SPIN_NS = 30000, PAUSES = 2 }; /* how long a thread looks for work or for
 
 struct dmc_threads {
     int n;
-    bool closing;
+    bool closing, pinned;
+    cpu_set_t cores; /* that the process might use before anything was pinned */
+    int first_core;
     pthread_mutex_t busy; /* held by the caller whose tasks run */
     /* The job. Written while nothing is left to claim and nothing is pending; read by who has claimed a task of it. */
     dmc_task *body;
@@ -134,15 +136,14 @@ int dmc_threads_cores(void)
 
 int dmc_threads_count(const dmc_threads *t) { return t ? t->n : 1; }
 
-/* The id-th core of those that the process may use, beginning behind the one that the caller runs on. */
-static void pin_to_core(pthread_t thread, int id)
+/* On the id-th core of those that the process may use, beginning with the one that the caller runs on. */
+static void pin_to_core(const dmc_threads *t, pthread_t thread, int id)
 {
-    cpu_set_t mine, one;
-    if (sched_getaffinity(0, sizeof mine, &mine) != 0) return;
-    int n = CPU_COUNT(&mine), here = sched_getcpu(), core = here < 0 ? 0 : here;
-    for (int skip = id % n; skip > 0;) {
+    cpu_set_t one;
+    int n = CPU_COUNT(&t->cores), core = t->first_core;
+    for (int skip = n ? id % n : 0; skip > 0;) {
         core = (core + 1) % CPU_SETSIZE;
-        if (CPU_ISSET(core, &mine)) skip--;
+        if (CPU_ISSET(core, &t->cores)) skip--;
     }
     CPU_ZERO(&one);
     CPU_SET(core, &one);
@@ -157,6 +158,8 @@ dmc_status dmc_threads_create(dmc_threads **out, int n, bool pin)
     if (!t) return dmc_fail(DMC_ERR_MEMORY, "out of memory for %d threads", n);
     pthread_mutex_init(&t->busy, NULL);
     t->n = 1;
+    t->first_core = sched_getcpu();
+    t->pinned = pin && t->first_core >= 0 && sched_getaffinity(0, sizeof t->cores, &t->cores) == 0;
     for (; t->n < n; t->n++) {
         struct dmc_worker *w = &t->workers[t->n];
         w->team = t;
@@ -165,8 +168,9 @@ dmc_status dmc_threads_create(dmc_threads **out, int n, bool pin)
             dmc_threads_close(t);
             return dmc_fail(DMC_ERR_MEMORY, "the system gives no more than %d threads; ask for fewer", w->id);
         }
-        if (pin) pin_to_core(w->thread, w->id);
+        if (t->pinned) pin_to_core(t, w->thread, w->id);
     }
+    if (t->pinned) pin_to_core(t, pthread_self(), 0);
     *out = t;
     return DMC_OK;
 }
@@ -177,6 +181,7 @@ void dmc_threads_close(dmc_threads *t)
     t->closing = true;
     announce(t, t->n);
     for (int i = 1; i < t->n; i++) pthread_join(t->workers[i].thread, NULL);
+    if (t->pinned) pthread_setaffinity_np(pthread_self(), sizeof t->cores, &t->cores);
     pthread_mutex_destroy(&t->busy);
     dmc_free(t);
 }

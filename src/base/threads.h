@@ -7,8 +7,8 @@
 
 typedef struct dmc_threads dmc_threads;
 
-/* n threads, the caller's included (n >= 1). pin: each on a core of its own, of those that the process may use; the
- * caller's stays where it is. Fails with DMC_ERR_MEMORY. */
+/* n threads, the caller's included (n >= 1). pin: each on a core of its own, of those that the process may use; the thread that
+ * creates the team too, until it closes the team. Fails with DMC_ERR_MEMORY. */
 dmc_status dmc_threads_create(dmc_threads **out, int n, bool pin);
 void dmc_threads_close(dmc_threads *t);        /* NULL allowed */
 int dmc_threads_count(const dmc_threads *t);   /* NULL: 1 */

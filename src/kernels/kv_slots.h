@@ -2,7 +2,7 @@
  *
  * Pages are taken in blocks that fit into the first-level cache. Scores of a block go to scratch, then one look at the maximum, one
  * round of exponentials, then the values. No hardware prefetcher follows from page to page, so a block's keys fetch its values, and
- * values the keys of the next block, a line of every page in turn: memory is fastest with several streams. */
+ * its values the keys of the next block, a line of every page in turn: memory is fastest with several streams. */
 #ifndef DMC_KV_SLOTS_H
 #define DMC_KV_SLOTS_H
 
@@ -169,7 +169,7 @@ INLINE void weigh_lanes(const dmc_kv_type t, const slots *x, const float *old, c
     if (part) weigh_channels(t, x, w, old, nl, l0, 1, c, part);
 }
 
-/* Weights of n slots that the last block of 16 holds and no others: what lies behind them may be NaN. */
+/* Weights times the scales of the values. What lies behind the last slot has weight 0 and may have a scale of NaN. */
 INLINE void scale_weights(const slots *x, int lane)
 {
     size_t scales = kv_scales(DMC_KV_Q8, x->D);

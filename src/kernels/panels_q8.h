@@ -68,11 +68,12 @@ void dmc_q8_row_block(dmc_dtype type, int64_t cols, const void *panels, int64_t 
 /* ---- products ---- */
 
 enum {
-    Q8_PANELS = 4,  /* streams of memory that a core reads at the same time */
-    Q8_ROWS = 512,  /* rows of x for which panels are unpacked once */
-    Q8_CHUNK = 512, /* columns that are unpacked at a time; x and 4 panels of them fit into the innermost cache */
-    Q8_FEW_BYTES =
-        1152 /* of a panel, at least a unit, before the next stream's turn: for one group of rows, which wait for memory */
+    Q8_PANELS = 4, /* streams of memory that a core reads at the same time */
+    Q8_ROWS = 512, /* rows of x for which panels are unpacked once */
+    /* Columns unpacked at a time: x of a group fits into the innermost cache, 4 panels into the next. */
+    Q8_CHUNK = 2048,
+    /* Of a panel, but at least a unit, before the next stream's turn: one group of rows waits for memory. */
+    Q8_FEW_BYTES = 1152
 };
 
 /* A piece of a panel in the form that products are made from. */

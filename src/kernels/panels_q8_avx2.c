@@ -152,7 +152,6 @@ INLINE void one_block(int n, dmc_dtype type, const uint8_t *unit, int k, int64_t
         __m256i dot[4];
 #pragma GCC unroll 4
         for (int m = 0; m < n; m++) dot[m] = _mm256_setzero_si256();
-#pragma GCC unroll 8
         for (int j = 0; j < 8 / t.subs; j++) {
             int i = s * 4 + j;
             __m256i q = codes_at(type, unit, k, i);
