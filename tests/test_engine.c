@@ -372,7 +372,8 @@ static void test_packed_weights(void **state)
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         dmc_engine *plain;
         assert_ok(tiny_engine(&plain, &config, 11, 0));
-        for (size_t k = 0; k < plain->checkpoint->n_tensors; k++) { /* wide layers: smaller weights, or attention is all or nothing */
+        for (size_t k = 0; k < plain->checkpoint->n_tensors;
+             k++) { /* wide layers: smaller weights, or attention is all or nothing */
             const dmc_tensor *t = &plain->checkpoint->tensors[k];
             float *w = (float *)(uintptr_t)t->data;
             for (size_t j = 0; t->n_dims == 2 && j < t->bytes / sizeof *w; j++) w[j] *= 0.25f;
@@ -385,9 +386,9 @@ static void test_packed_weights(void **state)
             if (!dmc_kernels_pick(tier)) continue;
             dmc_engine *e;
             dmc_engine_options o = dmc_engine_options_default();
-            o.tier = tier, o.kv = DMC_KV_F32, o.math = DMC_MATH_BF16, o.n_threads = 2;
+            o.tier = tier, o.kv = DMC_KV_F32, o.math = DMC_MATH_BF16, o.n_threads = 2, o.same_bits = true;
             assert_ok(dmc_engine_open(&e, path, &o));
-            assert_true(e->model.packed);
+            assert_non_null(e->model.panels);
             dmc_session *all = new_session(e, 0), *cut = new_session(e, 7), *single = new_session(e, 0),
                         *batch[2] = {new_session(e, 0), new_session(e, 0)};
             assert_ok(dmc_session_feed(all, ids, N, whole, false));

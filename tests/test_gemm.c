@@ -145,6 +145,7 @@ int main(void)
     for (int tier = 1; tier <= 4; tier++) {
         const dmc_kernels *kn = dmc_kernels_pick(tier);
         if (kn) tiers[n_tiers++] = kn;
+        else print_message("tier %d: this machine cannot run it\n", tier);
     }
     room = aligned_alloc(64, DMC_GEMM_ROOM);
     if (!room || dmc_threads_create(&team, 3, false) != DMC_OK) return 1;

@@ -283,9 +283,9 @@ int main(void)
         if (dmc_kernels_pick(t)) tiers[n_tiers++] = dmc_kernels_pick(t);
         else print_message("tier %d: this machine cannot run it\n", t);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm_nt),     cmocka_unit_test(test_attend),
-        cmocka_unit_test(test_attend_bits), cmocka_unit_test(test_attend_grad),  cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_extremes),    cmocka_unit_test(test_rope_inverse),
+        cmocka_unit_test(test_gemm_nt),      cmocka_unit_test(test_attend), cmocka_unit_test(test_attend_bits),
+        cmocka_unit_test(test_attend_grad),  cmocka_unit_test(test_rows),   cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_rope_inverse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -226,6 +226,7 @@ int main(void)
     for (int tier = 1; tier <= 4; tier++) {
         const dmc_kernels *kn = dmc_kernels_pick(tier);
         if (kn) tiers[n_tiers++] = kn;
+        else print_message("tier %d: this machine cannot run it\n", tier);
     }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

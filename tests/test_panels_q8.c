@@ -292,10 +292,50 @@ static void test_not_a_number_stays_in_its_row(void **state)
     }
 }
 
+/* Panels unpacked for the matrix unit: each weight as it is decoded, rounded to bf16 (a step of the last bit where the sum of two products
+ * was rounded once instead of twice). */
+static void test_unpacked(void **state)
+{
+    (void)state;
+    static const dmc_dtype block_types[] = {DMC_Q8_0, DMC_Q4_0, DMC_Q4_K, DMC_Q5_K, DMC_Q6_K};
+    enum { ROWS = 40, K = 2304 };
+    for (int it = 0; it < n_tiers; it++) {
+        if (!tiers[it]->unpack_bf16) continue;
+        for (size_t i = 0; i < sizeof block_types / sizeof *block_types; i++) {
+            size_t row_bytes;
+            assert_true(dmc_dtype_row_bytes(&row_bytes, block_types[i], K));
+            uint8_t *file = dmc_malloc(ROWS, row_bytes),
+                    *panels = dmc_malloc(dmc_panels_bytes(block_types[i], ROWS, K), 1),
+                    *out = dmc_malloc(dmc_panels_bytes(DMC_BF16, 32, K), 1);
+            float *row = dmc_malloc(K, sizeof *row), *got = dmc_malloc(K, sizeof *got);
+            for (int r = 0; r < ROWS; r++) {
+                for (int k = 0; k < K; k++) row[k] = (float)dmc_normal(5, (uint64_t)r, (uint64_t)k);
+                dmc_encode_row(block_types[i], row, file + (size_t)r * row_bytes, K);
+            }
+            dmc_panels_pack(block_types[i], block_types[i], ROWS, K, file, 0, 3, panels);
+            tiers[it]->unpack_bf16(block_types[i], K, panels, 1, 3, out); /* rows 16 to 39, and zeros */
+            int same = 0;
+            for (int r = 16; r < ROWS; r++) {
+                dmc_panels_row(block_types[i], ROWS, K, panels, r, row);
+                dmc_panels_row(DMC_BF16, 32, K, out, r - 16, got);
+                for (int k = 0; k < K; k++) {
+                    assert_true(fabsf(got[k] - row[k]) <= 0.0079f * fabsf(row[k]));
+                    same += fabsf(got[k] - row[k]) <= 0.00391f * fabsf(row[k]);
+                }
+            }
+            assert_true(same > 24 * K * 999 / 1000);
+            dmc_panels_row(DMC_BF16, 32, K, out, 31, got);
+            for (int k = 0; k < K; k++) assert_true(got[k] == 0);
+            dmc_free(file), dmc_free(panels), dmc_free(out), dmc_free(row), dmc_free(got);
+        }
+    }
+}
+
 int main(void)
 {
     for (int tier = 1; tier <= 4; tier++)
         if (dmc_kernels_pick(tier)) tiers[n_tiers++] = dmc_kernels_pick(tier);
+        else print_message("tier %d: this machine cannot run it\n", tier);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_come_back),
         cmocka_unit_test(test_sizes),
@@ -304,6 +344,7 @@ int main(void)
         cmocka_unit_test(test_tiers_multiply_the_same),
         cmocka_unit_test(test_rows_and_panels_are_independent),
         cmocka_unit_test(test_not_a_number_stays_in_its_row),
+        cmocka_unit_test(test_unpacked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,9 @@
 /* The team of threads: every task runs once, on a thread of its own number, whoever calls and however often. */
+#define _GNU_SOURCE
 #include "base/threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -89,7 +91,8 @@ static void *caller(void *arg)
     count *c = arg;
     for (int i = 0; i < 300; i++) {
         dmc_parallel(c->team, 40, body, c);
-        for (volatile int spin = 0; spin < (i % 7) * 20000;) spin = spin + 1; /* so that the team falls asleep now and then */
+        for (volatile int spin = 0; spin < (i % 7) * 20000;)
+            spin = spin + 1; /* so that the team falls asleep now and then */
     }
     return NULL;
 }
@@ -111,6 +114,26 @@ static void test_callers(void **state)
     dmc_threads_close(t);
 }
 
+/* Pinning takes nothing away for good, from nobody: not from a team inside of another's time, not in whatever order they close. */
+static void test_pinning(void **state)
+{
+    (void)state;
+    cpu_set_t before, during, after;
+    dmc_threads *a, *b;
+    int cores = dmc_threads_cores();
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    assert_int_equal(CPU_COUNT(&before), cores);
+    assert_int_equal(dmc_threads_create(&a, 2, true), DMC_OK);
+    assert_int_equal(sched_getaffinity(0, sizeof during, &during), 0);
+    if (cores > 1) assert_int_equal(CPU_COUNT(&during), 1);
+    assert_int_equal(dmc_threads_cores(), cores);
+    assert_int_equal(dmc_threads_create(&b, 2, true), DMC_OK);
+    dmc_threads_close(a);
+    dmc_threads_close(b);
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&before, &after));
+}
+
 static void test_failures(void **state)
 {
     (void)state;
@@ -126,6 +149,7 @@ static void test_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_task_once), cmocka_unit_test(test_nested),
-                                       cmocka_unit_test(test_callers), cmocka_unit_test(test_failures)};
+                                       cmocka_unit_test(test_callers), cmocka_unit_test(test_pinning),
+                                       cmocka_unit_test(test_failures)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

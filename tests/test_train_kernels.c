@@ -212,6 +212,7 @@ int main(void)
 {
     for (int t = 2; t <= 4; t++)
         if (dmc_kernels_pick(t)) tiers[n_tiers++] = dmc_kernels_pick(t);
+        else print_message("tier %d: this machine cannot run it\n", t);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adamw),     cmocka_unit_test(test_adamw_cut), cmocka_unit_test(test_sum_squares),
         cmocka_unit_test(test_pool_grad), cmocka_unit_test(test_rows),

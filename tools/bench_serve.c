@@ -39,8 +39,7 @@ static void tick(const bench *b, double done) { b->run->tick(b->run->to, done); 
 static dmc_status feed(bench *b, int from, int to, size_t each)
 {
     size_t n = (size_t)(to - from) * each;
-    for (size_t i = 0; i < n; i++)
-        b->ids[i] = (int32_t)(3 + dmc_hash64(0, b->fed, i) % (uint64_t)(b->info->n_vocab - 3));
+    for (size_t i = 0; i < n; i++) b->ids[i] = (int32_t)(dmc_hash64(0, b->fed, i) % (uint64_t)b->info->n_vocab);
     for (int i = from; i < to; i++) b->counts[i] = each;
     b->fed++;
     DMC_TRY(dmc_batch_feed(b->sessions + from, (size_t)(to - from), b->ids, b->counts + from, b->logits,

@@ -200,8 +200,8 @@ static void measure_kld(const command *c, dmc_engine *e, const dmc_session_optio
     cli_check(eval_kld(&r, e, reference, &stream, &c->eval));
     eval_describe(how, sizeof how, so);
     snprintf(protocol, sizeof protocol,
-             "%s; KL(reference || model) of every token but a window's first; the reference: %s, every token in F32", how,
-             c->reference ? "another model" : "the same model");
+             "%s; KL(reference || model) of every token but a window's first; the reference: %s, every token in F32",
+             how, c->reference ? "another model" : "the same model");
     report_kld(c, &r, protocol);
     eval_tokens_free(&stream);
     dmc_engine_close(reference);

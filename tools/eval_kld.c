@@ -41,7 +41,7 @@ static void judge(void *arg, int64_t i, int thread)
         double log_p = (double)p[v] - zp;
         kl += exp(log_p) * (log_p - ((double)x[v] - z));
     }
-    r->out[i] = (judgement){.kl = kl > 0 ? kl : 0, /* rounding may leave -1e-16 */
+    r->out[i] = (judgement){.kl = kl < 0 ? 0 : kl, /* rounding may leave -1e-16 */
                             .nll = z - (double)x[r->next[i]],
                             .nll_reference = zp - (double)p[r->next[i]],
                             .same = best == best_reference};
@@ -141,6 +141,7 @@ dmc_status eval_kld(eval_kld_result *out, dmc_engine *e, dmc_engine *reference, 
     }
     out->seconds = dmc_now() - start;
     sum_up(out, all, kl, n);
+    if (!isfinite(out->kl)) status = dmc_fail(DMC_ERR_NUMERIC, "the model predicts what is not a number");
 done:
     if (showing) progress_end(&bar);
     dmc_session_close(s), dmc_session_close(ref);

@@ -238,10 +238,8 @@ static void print_stats(const run_state *r, bool table)
 
 int cmd_run(int argc, char **argv)
 {
-    run_options o = {.prompt = "",
-                     .n = 200,
-                     .sampler = dmc_sampler_options_default(),
-                     .engine = dmc_engine_options_default()};
+    run_options o = {
+        .prompt = "", .n = 200, .sampler = dmc_sampler_options_default(), .engine = dmc_engine_options_default()};
     run_state r = {0};
     o.sampler.temp = 0.8f;
     o.sampler.top_p = 0.95f;

@@ -59,7 +59,8 @@ typedef struct {
 
 /* ---- arithmetic and storage -------------------------------------------------------------------------------------- */
 
-/* How products with F32 and F16 weights are computed. Other types bring their own arithmetic: BF16 that of bf16, block types int8. */
+/* How products with F32 and F16 weights are computed. Other types bring their own arithmetic: BF16 that of
+ * bf16; block types int8, and bf16 for many tokens at a time where that is faster. */
 typedef enum {
     DMC_MATH_F32, /* float32 throughout: training and serving agree bit for bit */
     DMC_MATH_BF16 /* both factors rounded to bf16, sums in float32: half the memory, and what matrix units do */
@@ -67,7 +68,7 @@ typedef enum {
 
 /* What a slot of the cache is stored in. Open accumulators and recent windows are float32 always. */
 typedef enum {
-    DMC_KV_AUTO, /* F32 for models computed in float32, else F16 */
+    DMC_KV_AUTO, /* F32 for models computed in float32, else BF16 */
     DMC_KV_F32,
     DMC_KV_F16,
     DMC_KV_BF16,
@@ -97,10 +98,13 @@ typedef struct dmc_engine dmc_engine;
 typedef struct dmc_session dmc_session;
 
 typedef struct {
-    int n_threads;     /* 0: all cores this process may use */
-    bool pin;          /* threads stay on cores of their own, the one that opens the engine included */
-    int tier;          /* CPU kernels: 0 the best that this machine runs, 1 reference, 2 AVX2, 3 AVX-512, 4 AMX */
-    dmc_math math;     /* DMC_MATH_F32 */
+    int n_threads; /* 0: all cores this process may use */
+    bool pin;      /* threads stay on cores of their own, the one that opens the engine included */
+    int tier;      /* CPU kernels: 0 the best that this machine runs, 1 reference, 2 AVX2, 3 AVX-512, 4 AMX */
+    dmc_math math; /* DMC_MATH_F32 */
+    bool
+        same_bits; /* block types: products of a token do not depend on how many others are in the pass. With F32 slots a timeline
+                          then has the same bits however its tokens come, and whoever shares its batches; prefill is slower (false) */
     dmc_kv_type kv;    /* DMC_KV_AUTO */
     size_t pool_bytes; /* limit of the page pool that all sessions share; 0: none */
 } dmc_engine_options;
@@ -140,9 +144,10 @@ size_t dmc_detok_flush(dmc_detok *d, char *out, size_t cap); /* what is still he
 /* ---- session ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    int n_ctx;            /* longest timeline in tokens; 0: the model's */
-    int chunk;            /* tokens per prefill chunk; 0: 128 */
-    double forced_cr;     /* benchmarks, any model: > 1 merges by a fixed rule, whatever the model decides, so that heads keep
+    int n_ctx; /* longest timeline in tokens; 0: the model's */
+    int chunk; /* tokens per prefill chunk; 0: 512 */
+    double
+        forced_cr; /* benchmarks, any model: > 1 merges by a fixed rule, whatever the model decides, so that heads keep
                              between 1 and 10 parts of slots, together 1/forced_cr of the tokens; 0: off */
     bool override_policy; /* use `policy` instead of the model file's; none on a retrofitted model: nothing merges, its
                              channel stays out of attention */

@@ -85,7 +85,7 @@ void *dmc_calloc(size_t n, size_t size)
 void *dmc_malloc_large(size_t bytes)
 {
     const size_t huge = (size_t)2 << 20;
-    if (bytes < 4 * huge || bytes > PTRDIFF_MAX - huge) return dmc_malloc(bytes, 1);
+    if (bytes < huge || bytes > PTRDIFF_MAX - huge) return dmc_malloc(bytes, 1);
     if (memory_fault()) return NULL;
     size_t rounded = (bytes + huge - 1) / huge * huge;
     void *p = aligned_alloc(huge, rounded);

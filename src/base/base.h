@@ -33,7 +33,8 @@ static inline bool dmc_add(size_t *out, size_t a, size_t b) { return !__builtin_
 /* ---- memory: NULL on failure, 64-byte aligned, n * size checked. dmc_calloc zeroes. ---- */
 void *dmc_malloc(size_t n, size_t size);
 void *dmc_calloc(size_t n, size_t size);
-void *dmc_malloc_large(size_t bytes); /* for megabytes that are read from end to end: in huge pages where the system has them */
+void *dmc_malloc_large(
+    size_t bytes); /* for megabytes that are read from end to end: in huge pages where the system has them */
 void *dmc_realloc(void *p, size_t n, size_t size); /* p from plain C alignment or from here; contents kept */
 void dmc_free(void *p);
 char *dmc_strdup(const char *s);

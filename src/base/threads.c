@@ -9,13 +9,13 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { STACK = 4 << 20 }; /* kernels keep blocks of matrices on it, and in memory of the thread that is taken from it */
 enum { SPIN_NS = 30000, PAUSES = 2 }; /* how long a thread looks for work or for the end before it sleeps */
 
 struct dmc_threads {
     int n;
     bool closing, pinned;
-    cpu_set_t cores; /* that the process might use before anything was pinned */
-    int first_core;
+    pid_t owner;          /* the thread that was pinned with the workers */
     pthread_mutex_t busy; /* held by the caller whose tasks run */
     /* The job. Written while nothing is left to claim and nothing is pending; read by who has claimed a task of it. */
     dmc_task *body;
@@ -38,7 +38,10 @@ static void futex_wait(atomic_uint *word, unsigned value)
     syscall(SYS_futex, (void *)word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
-static void futex_wake(atomic_uint *word, int n) { syscall(SYS_futex, (void *)word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0); }
+static void futex_wake(atomic_uint *word, int n)
+{
+    syscall(SYS_futex, (void *)word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
 
 static int64_t now_ns(void)
 {
@@ -64,6 +67,39 @@ static bool spin_until_not(atomic_uint *word, unsigned value)
     return true;
 }
 
+/* ---- cores ---- */
+
+/* What the process may use, read before anything is pinned here. */
+static cpu_set_t cores;
+static pthread_once_t cores_once = PTHREAD_ONCE_INIT;
+
+static void read_cores(void)
+{
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0) CPU_ZERO(&cores);
+}
+
+int dmc_threads_cores(void)
+{
+    pthread_once(&cores_once, read_cores);
+    int n = CPU_COUNT(&cores);
+    if (n == 0) n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? n : 1;
+}
+
+/* On the id-th core of those that the process may use. A wish: without it the threads work all the same. */
+static void pin_to_core(pid_t thread, int id)
+{
+    cpu_set_t one;
+    int core = -1;
+    for (int left = id % CPU_COUNT(&cores); left >= 0 && core + 1 < CPU_SETSIZE;)
+        if (CPU_ISSET(++core, &cores)) left--;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    sched_setaffinity(thread, sizeof one, &one);
+}
+
+/* ---- work ---- */
+
 /* Claims and runs tasks until none is left. */
 static void work(dmc_threads *t, int thread)
 {
@@ -83,6 +119,7 @@ static void *worker(void *arg)
 {
     struct dmc_worker *w = arg;
     dmc_threads *t = w->team;
+    if (t->pinned) pin_to_core(0, w->id);
     for (unsigned seen = 0;;) {
         if (!spin_until_not(&t->job, seen)) {
             atomic_fetch_add(&t->sleepers, 1);
@@ -127,28 +164,7 @@ void dmc_parallel(dmc_threads *t, int64_t n_tasks, dmc_task *body, void *arg)
 
 /* ---- create, close ---- */
 
-int dmc_threads_cores(void)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? n : 1;
-}
-
 int dmc_threads_count(const dmc_threads *t) { return t ? t->n : 1; }
-
-/* On the id-th core of those that the process may use, beginning with the one that the caller runs on. */
-static void pin_to_core(const dmc_threads *t, pthread_t thread, int id)
-{
-    cpu_set_t one;
-    int n = CPU_COUNT(&t->cores), core = t->first_core;
-    for (int skip = n ? id % n : 0; skip > 0;) {
-        core = (core + 1) % CPU_SETSIZE;
-        if (CPU_ISSET(core, &t->cores)) skip--;
-    }
-    CPU_ZERO(&one);
-    CPU_SET(core, &one);
-    pthread_setaffinity_np(thread, sizeof one, &one); /* a wish: without it the threads work all the same */
-}
 
 dmc_status dmc_threads_create(dmc_threads **out, int n, bool pin)
 {
@@ -156,21 +172,24 @@ dmc_status dmc_threads_create(dmc_threads **out, int n, bool pin)
     if (n < 1) return dmc_fail(DMC_ERR_ARG, "%d threads are not possible", n);
     dmc_threads *t = dmc_calloc(1, sizeof *t + (size_t)n * sizeof t->workers[0]);
     if (!t) return dmc_fail(DMC_ERR_MEMORY, "out of memory for %d threads", n);
+    pthread_attr_t attributes;
     pthread_mutex_init(&t->busy, NULL);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK);
     t->n = 1;
-    t->first_core = sched_getcpu();
-    t->pinned = pin && t->first_core >= 0 && sched_getaffinity(0, sizeof t->cores, &t->cores) == 0;
+    t->pinned = pin && dmc_threads_cores() > 1 && CPU_COUNT(&cores) > 1;
     for (; t->n < n; t->n++) {
         struct dmc_worker *w = &t->workers[t->n];
         w->team = t;
         w->id = t->n;
-        if (pthread_create(&w->thread, NULL, worker, w) != 0) {
+        if (pthread_create(&w->thread, &attributes, worker, w) != 0) {
+            pthread_attr_destroy(&attributes);
             dmc_threads_close(t);
             return dmc_fail(DMC_ERR_MEMORY, "the system gives no more than %d threads; ask for fewer", w->id);
         }
-        if (t->pinned) pin_to_core(t, w->thread, w->id);
     }
-    if (t->pinned) pin_to_core(t, pthread_self(), 0);
+    if (t->pinned) pin_to_core(t->owner = (pid_t)syscall(SYS_gettid), 0);
+    pthread_attr_destroy(&attributes);
     *out = t;
     return DMC_OK;
 }
@@ -181,7 +200,7 @@ void dmc_threads_close(dmc_threads *t)
     t->closing = true;
     announce(t, t->n);
     for (int i = 1; i < t->n; i++) pthread_join(t->workers[i].thread, NULL);
-    if (t->pinned) pthread_setaffinity_np(pthread_self(), sizeof t->cores, &t->cores);
+    if (t->owner) sched_setaffinity(t->owner, sizeof cores, &cores); /* fails where it has ended */
     pthread_mutex_destroy(&t->busy);
     dmc_free(t);
 }

@@ -7,12 +7,12 @@
 
 typedef struct dmc_threads dmc_threads;
 
-/* n threads, the caller's included (n >= 1). pin: each on a core of its own, of those that the process may use; the thread that
- * creates the team too, until it closes the team. Fails with DMC_ERR_MEMORY. */
+/* n threads, the caller's included (n >= 1). pin: each on a core of its own, of those that the process might use when it started
+ * its first team; the thread that creates the team too, until the team is closed. Fails with DMC_ERR_MEMORY. */
 dmc_status dmc_threads_create(dmc_threads **out, int n, bool pin);
-void dmc_threads_close(dmc_threads *t);        /* NULL allowed */
-int dmc_threads_count(const dmc_threads *t);   /* NULL: 1 */
-int dmc_threads_cores(void);                   /* cores that this process may use */
+void dmc_threads_close(dmc_threads *t);      /* NULL allowed */
+int dmc_threads_count(const dmc_threads *t); /* NULL: 1 */
+int dmc_threads_cores(void);                 /* cores that this process may use */
 
 /* thread: 0 .. count - 1, a different one for each body that runs at the same time. */
 typedef void dmc_task(void *arg, int64_t task, int thread);

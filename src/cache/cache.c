@@ -59,8 +59,8 @@ static size_t lay_out(chunk *c, const dmc_seq *s, int64_t n_tokens, float *scrat
     c->y = carve(scratch, &used, T * 2 * D);
     if (s->kv == DMC_KV_F32) {
         c->q = carve(scratch, &used, DMC_LANES * D);
-        c->segments = (dmc_segment *)(void *)carve(
-            scratch, &used, (size_t)(s->max_pages + 4) * sizeof(dmc_segment) / sizeof(float));
+        c->segments = (dmc_segment *)(void *)carve(scratch, &used,
+                                                   (size_t)(s->max_pages + 4) * sizeof(dmc_segment) / sizeof(float));
         c->attend = carve(scratch, &used, dmc_attend_scratch(s->o.head_dim, s->o.n_ctx + n_tokens));
         return used;
     }
@@ -71,7 +71,8 @@ static size_t lay_out(chunk *c, const dmc_seq *s, int64_t n_tokens, float *scrat
     c->from = (int32_t *)(void *)carve(scratch, &used, n);
     c->to = (int32_t *)(void *)carve(scratch, &used, n);
     c->parts = carve(scratch, &used, dmc_cache_max_parts(s) * G * (D + 1));
-    size_t slots = dmc_attend_slots_scratch(s->o.head_dim), many = dmc_attend_chunk_scratch(s->o.head_dim, (int64_t)rows),
+    size_t slots = dmc_attend_slots_scratch(s->o.head_dim),
+           many = dmc_attend_chunk_scratch(s->o.head_dim, (int64_t)rows),
            window = dmc_attend_scratch(s->o.head_dim, s->n_window + 1), most = slots > many ? slots : many;
     c->attend = carve(scratch, &used, most > window ? most : window);
     return used;
@@ -292,15 +293,11 @@ static void attend_many(const chunk *c, const float *q, int64_t ld_q, float *out
     int n = 0, n_raw = list_raw(c, c->segments);
     int32_t *from = c->from, *to = c->to;
     if (c->S)
-        keys[n++] = visible(c,
-                            (dmc_segment){.k = c->y,
-                                          .v = c->y + D,
-                                          .ld_k = 2 * D,
-                                          .ld_v = 2 * D,
-                                          .n = c->S,
-                                          .t0 = c->t0,
-                                          .mask = c->mask},
-                            d, INT32_MAX, from, to);
+        keys[n++] = visible(
+            c,
+            (dmc_segment){
+                .k = c->y, .v = c->y + D, .ld_k = 2 * D, .ld_v = 2 * D, .n = c->S, .t0 = c->t0, .mask = c->mask},
+            d, INT32_MAX, from, to);
     from += c->S, to += c->S;
     for (int i = 0; i < n_raw; i++) {
         keys[n++] = visible(c, c->segments[i], 0, d, from, to);
@@ -319,8 +316,7 @@ static void attend_many(const chunk *c, const float *q, int64_t ld_q, float *out
                                                            .n_keys = n,
                                                            .out = c->out,
                                                            .scratch = c->attend});
-    for (int64_t t = 0; t < c->T; t++)
-        memcpy(out + t * ld_out, c->out + t * G * D, (size_t)(G * D) * sizeof(float));
+    for (int64_t t = 0; t < c->T; t++) memcpy(out + t * ld_out, c->out + t * G * D, (size_t)(G * D) * sizeof(float));
 }
 
 /* One token's query heads over slots [lo, hi) of its head, and in the last part over the recent window too.

@@ -44,7 +44,7 @@ dmc_status dmc_seq_reserve(dmc_seq *s, int64_t T);
 
 /* THE door. Layer il, head ih of T new tokens that follow the dmc_seq_tokens(s) there are: settle what leaves the window, write the
  * slots, attend. q [T][n_kv_heads*group*head_dim], k, v [T][n_kv_heads*head_dim] un-rotated (row strides ld_q, ld_kv); out as q with
- * ld_out. One token, one chunk or many chunks give the same bits. The heads of a layer may run in parallel, each with its own scratch
+ * ld_out. In F32 pages one token, one chunk or many chunks give the same bits. The heads of a layer may run in parallel, each with its own scratch
  * of dmc_seq_scratch(s, T) floats, 64-byte aligned. */
 void dmc_cache_update_attend(dmc_seq *s, int il, int ih, int64_t T, const float *q, int64_t ld_q, const float *k,
                              const float *v, int64_t ld_kv, float *out, int64_t ld_out, float *scratch);

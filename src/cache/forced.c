@@ -9,7 +9,8 @@
 
 static double share(double scale, int64_t i, int64_t n)
 {
-    double u = fmod(((double)i + 0.5) * 0.6180339887498949 * (double)n, (double)n) / (double)n; /* evenly in (0, 1), shuffled */
+    double u = fmod(((double)i + 0.5) * 0.6180339887498949 * (double)n, (double)n) /
+               (double)n; /* evenly in (0, 1), shuffled */
     return fmin(1, scale * pow(10, u));
 }
 

@@ -5,7 +5,11 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
-enum { SLAB_PAGES = 64 }; /* 64 KiB at head_dim 8, 1 MiB at 128: always a multiple of the system's page */
+enum {
+    SLAB_PAGES = 64,      /* of a slab */
+    HUGE = 2 << 20,       /* a slab's bytes in a pool that already holds */
+    LARGE_POOL = 8 * HUGE /* so many: then one more is little, and huge pages make reading it faster */
+};
 
 /* Slabs with free pages stand in a ring around the pool's sentinel: those in use first, the empty one last, so that pages are
  * taken where others are in use already and slabs become empty. Full slabs stand in no list: their pages know them. */
@@ -58,16 +62,34 @@ static void link_slab(dmc_slab *b, dmc_slab *after)
     after->next = b;
 }
 
+/* Memory of a slab, touched already: in one call that is cheaper than page by page. Huge ones are aligned, so that they can be huge pages. */
+static uint8_t *map_slab(size_t bytes)
+{
+    size_t room = bytes >= HUGE ? bytes + HUGE : bytes;
+    uint8_t *p = mmap(NULL, room, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | (bytes < HUGE ? MAP_POPULATE : 0), -1, 0);
+    if (p == MAP_FAILED || room == bytes) return p;
+    size_t before = (HUGE - (uintptr_t)p % HUGE) % HUGE, behind = HUGE - before;
+    if (before) munmap(p, before);
+    p += before;
+    if (behind) munmap(p + bytes, behind);
+    madvise(p, bytes, MADV_HUGEPAGE); /* wishes, both */
+    madvise(p, bytes, MADV_POPULATE_WRITE);
+    return p;
+}
+
 static dmc_status add_slab(dmc_pool *p)
 {
-    int64_t n = p->limit - p->n_pages < SLAB_PAGES ? p->limit - p->n_pages : SLAB_PAGES;
+    int64_t held = p->n_pages, n = SLAB_PAGES;
+    if ((size_t)held * p->slots_bytes >= LARGE_POOL && HUGE % p->slots_bytes == 0) n = (int64_t)(HUGE / p->slots_bytes);
+    if (n > p->limit - held) n = p->limit - held < SLAB_PAGES ? p->limit - held : SLAB_PAGES;
     if (n <= 0)
         return dmc_fail(DMC_ERR_POOL,
                         "the cache pool is full: %lld pages of %zu bytes; close sessions or raise the pool's limit",
                         (long long)p->n_pages, p->slots_bytes);
     dmc_slab *b = dmc_calloc(1, sizeof *b + (size_t)n * sizeof *b->pages);
     if (!b) return dmc_fail(DMC_ERR_MEMORY, "out of memory for the cache pool");
-    b->data = mmap(NULL, (size_t)n * p->slots_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    b->data = map_slab((size_t)n * p->slots_bytes);
     if (b->data == MAP_FAILED) {
         dmc_free(b);
         return dmc_fail(DMC_ERR_MEMORY, "the operating system has no memory for the cache pool, which holds %zu bytes",

@@ -209,8 +209,8 @@ size_t dmc_seq_bytes(const dmc_seq *s)
     size_t head = sizeof *s->heads + (accumulator_floats(s) + window_floats(s)) * sizeof(float);
     size_t bytes = sizeof *s + (size_t)s->n_heads * head;
     for (int64_t i = 0; i < s->n_heads; i++)
-        bytes += (size_t)s->heads[i].n_pages *
-                 (dmc_pool_page_bytes(s->pool) + sizeof(dmc_page *) + sizeof(dmc_kv_page));
+        bytes +=
+            (size_t)s->heads[i].n_pages * (dmc_pool_page_bytes(s->pool) + sizeof(dmc_page *) + sizeof(dmc_kv_page));
     return bytes;
 }
 

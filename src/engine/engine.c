@@ -79,9 +79,10 @@ dmc_status dmc_engine_of_checkpoint(dmc_engine **out, dmc_checkpoint *c, const d
         goto done;
     }
     DMC_GOTO(dmc_threads_create(&e->threads, e->n_threads, o.pin));
-    DMC_GOTO(dmc_model_create(&e->model, c, &(dmc_cpu){.kernels = kernels, .threads = e->threads}, o.math));
+    DMC_GOTO(dmc_model_create(&e->model, c,
+                              &(dmc_cpu){.kernels = kernels, .threads = e->threads, .same_bits = o.same_bits}, o.math));
     DMC_GOTO(open_tokenizer(e));
-    if (o.kv == DMC_KV_AUTO) o.kv = e->model.packed ? DMC_KV_F16 : DMC_KV_F32;
+    if (o.kv == DMC_KV_AUTO) o.kv = e->model.panels ? DMC_KV_BF16 : DMC_KV_F32;
     DMC_GOTO(dmc_pool_create(&e->pool, o.kv, c->config.head_dim, o.pool_bytes));
     fill_info(e);
     *out = e;

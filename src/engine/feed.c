@@ -1,7 +1,6 @@
 /* Feeding tokens: cuts what sessions are given into passes through the model. Each session gets all of its tokens or none. */
 #include "engine/engine.h"
 
-
 /* What one session is given. */
 typedef struct {
     dmc_session *s;

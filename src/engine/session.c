@@ -3,14 +3,15 @@
 
 dmc_session_options dmc_session_options_default(void)
 {
-    return (dmc_session_options){.n_ctx = 0, .chunk = 0, .forced_cr = 0, .override_policy = false, .policy = dmc_policy_none()};
+    return (dmc_session_options){
+        .n_ctx = 0, .chunk = 0, .forced_cr = 0, .override_policy = false, .policy = dmc_policy_none()};
 }
 
 static dmc_status check_options(const dmc_engine *e, dmc_session_options *o)
 {
     dmc_config c = e->model.config;
     if (o->n_ctx == 0) o->n_ctx = c.n_ctx;
-    if (o->chunk == 0) o->chunk = 128;
+    if (o->chunk == 0) o->chunk = DMC_MAX_CHUNK;
     if (!o->override_policy) o->policy = c.policy;
     if (o->policy.kind == DMC_POLICY_NONE && c.policy.kind == DMC_POLICY_DMC) {
         /* A retrofitted model has lost its channel for good: 'none' only means that nothing merges. */

@@ -18,7 +18,8 @@ typedef struct {
     int32_t n_layers, n_kv_heads, group, head_dim;
     int32_t n_ctx, chunk;
     int32_t kv, policy, channel, window, delay, first_append;
-    float offset, eps, cr, forced_cr;
+    float offset, eps, cr, unused;
+    double forced_cr;
 } header;
 
 static header header_of(const dmc_session *s)
@@ -43,7 +44,7 @@ static header header_of(const dmc_session *s)
                     .offset = p->offset,
                     .eps = p->eps,
                     .cr = p->cr,
-                    .forced_cr = (float)o->forced_cr};
+                    .forced_cr = o->forced_cr};
 }
 
 dmc_status dmc_session_save(const dmc_session *s, const char *path)
@@ -75,7 +76,7 @@ dmc_status dmc_state_parse(dmc_session **out, dmc_engine *e, const uint8_t *data
                         h.kv > DMC_KV_AUTO && h.kv < DMC_KV_COUNT ? dmc_kv_name((dmc_kv_type)h.kv) : "that");
     dmc_session_options o = {.n_ctx = h.n_ctx,
                              .chunk = h.chunk,
-                             .forced_cr = (double)h.forced_cr,
+                             .forced_cr = h.forced_cr,
                              .override_policy = true,
                              .policy = {.kind = (dmc_policy_kind)h.policy,
                                         .channel = h.channel,

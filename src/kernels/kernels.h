@@ -57,6 +57,7 @@ typedef struct {
     /* Products with packed weights: panels.h. One pack_x per kind of operand; linear_q8 serves every int8-like type. */
     dmc_pack_x *pack_x_bf16, *pack_x_q8;
     dmc_panels_linear *linear_bf16, *linear_q8;
+    dmc_unpack_bf16 *unpack_bf16;
     /* gemm.c: any matrix as the operand (a) or as panels (b) of linear_bf16; in float32 both factors are packed alike, for linear_f32. */
     dmc_pack_any *pack_a_bf16, *pack_b_bf16, *pack_f32;
     dmc_panels_linear *linear_f32;

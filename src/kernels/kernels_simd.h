@@ -14,7 +14,7 @@ enum {
     NT_COLS = 4, /* outputs of a tile: 24 of 32 registers are sums */
 #else
     NT_ROWS = 2,
-    NT_COLS = 2,       /* 8 of 16 */
+    NT_COLS = 2,                /* 8 of 16 */
 #endif
     NT_DEPTH = 512, /* terms of a pass where rows are long: a tile's rows of x stay in the first-level cache */
     NT_TILES = 16   /* tiles whose sums are kept between passes */
@@ -338,7 +338,7 @@ INLINE void few_values(const dmc_attend_args *a, const lanes *L, const int nl, c
     for (int l = 0; l < nl; l++) {
 #pragma GCC unroll 4
         for (int c = 0; c < nv; c++) {
-            v16 o = sum[l] > 0 ? acc[l * nv + c] / sum[l] : (v16){0};
+            v16 o = sum[l] == 0 ? (v16){0} : acc[l * nv + c] / sum[l];
             if (l < a->n_lanes) store_part(a->out[l] + d0 + 16 * c, o, part);
         }
     }

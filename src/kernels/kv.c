@@ -231,16 +231,16 @@ void dmc_attend_join(int head_dim, int n, const float *const *parts, const float
 {
     float top = -INFINITY, sum = 0;
     for (int p = 0; p < n; p++) top = lses[p] > top ? lses[p] : top;
-    for (int p = 0; p < n; p++) sum += lses[p] > -INFINITY ? expf(lses[p] - top) : 0;
+    for (int p = 0; p < n; p++) sum += lses[p] == -INFINITY ? 0 : expf(lses[p] - top);
     for (int p = 0; p < n; p++) {
-        float w = lses[p] > -INFINITY ? expf(lses[p] - top) / sum : 0;
+        float w = lses[p] == -INFINITY ? 0 : expf(lses[p] - top) / sum;
         if (p == 0) {
-            for (int d = 0; d < head_dim; d++) out[d] = w > 0 ? w * parts[0][d] : 0;
+            for (int d = 0; d < head_dim; d++) out[d] = w == 0 ? 0 : w * parts[0][d];
         } else if (w > 0) {
             for (int d = 0; d < head_dim; d++) out[d] += w * parts[p][d];
         }
     }
-    *lse = sum > 0 ? top + logf(sum) : -INFINITY;
+    *lse = sum == 0 ? -INFINITY : top + logf(sum);
 }
 
 /* Of all tiers. Slots: queries, sums and a copy of a last page that is not full, each in the widest form that a tier uses; scores and

@@ -273,7 +273,7 @@ static void finish_rows(const chunk *x)
 {
     int D = x->a->head_dim;
     for (int64_t r = 0; r < x->a->n_rows; r++) {
-        float sum = sum1(load(x->sum + r * 16)), inverse = sum > 0 ? 1 / sum : 0;
+        float sum = sum1(load(x->sum + r * 16)), inverse = sum == 0 ? 0 : 1 / sum;
         for (int d = 0; d < D; d++) x->a->out[r * D + d] = x->out[r * x->ld + d] * inverse;
     }
 }
@@ -309,7 +309,7 @@ void dmc_attend_chunk_amx(const dmc_attend_chunk_args *a)
     for (size_t r = 0; r < rows; r++) x.top[r] = -INFINITY;
     tile_shapes shapes = {0};
     for (int t = 0; t < 8; t++) shape_tile(&shapes, t, 16, 64);
-    _tile_loadconfig(&shapes);
+    load_tile_shapes(&shapes);
     pack_queries(&x);
     while (next_block(&x.keys)) {
         pack_block(&x);

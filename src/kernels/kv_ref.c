@@ -16,14 +16,14 @@ static void look(seen *s, int D, const float *q, const float *k, const float *v,
     for (int d = 0; d < D; d++) score += q[d] * k[d];
     score /= sqrtf((float)D);
     if (score == -INFINITY) return;
-    float top = score > s->top ? score : s->top, old = s->sum > 0 ? expf(s->top - top) : 0, p = expf(score - top);
+    float top = score > s->top ? score : s->top, old = s->sum != 0 ? expf(s->top - top) : 0, p = expf(score - top);
     for (int d = 0; d < D; d++) out[d] = out[d] * old + p * v[d];
     *s = (seen){.top = top, .sum = s->sum * old + p};
 }
 
 static void finish(const seen *s, int D, float *out)
 {
-    for (int d = 0; d < D && s->sum > 0; d++) out[d] /= s->sum;
+    for (int d = 0; d < D && s->sum != 0; d++) out[d] /= s->sum;
 }
 
 void dmc_attend_slots_ref(const dmc_attend_slots_args *a)

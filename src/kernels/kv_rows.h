@@ -156,7 +156,7 @@ INLINE void attend_rows(const dmc_attend_chunk_args *a)
         for (int64_t row = 0; row < a->n_rows; row += KV_CHUNK_ROWS) rows_over_block(&x, row);
     }
     for (int64_t r = 0; r < a->n_rows; r++)
-        for (int d = 0; d < x.D; d++) a->out[r * x.D + d] = x.sum[r] > 0 ? x.out[r * x.ld + d] / x.sum[r] : 0;
+        for (int d = 0; d < x.D; d++) a->out[r * x.D + d] = x.sum[r] == 0 ? 0 : x.out[r * x.ld + d] / x.sum[r];
 }
 
 #endif

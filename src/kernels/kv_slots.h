@@ -296,7 +296,7 @@ INLINE void take_block(const dmc_kv_type t, const dmc_attend_slots_args *a, int6
 INLINE void end_slots(const dmc_attend_slots_args *a, const slots *x, v16 top, v16 sum)
 {
     for (int l = 0; l < a->n_lanes; l++) {
-        for (int d = 0; d < x->D; d++) a->out[l][d] = sum[l] > 0 ? x->out[l * x->ld + d] / sum[l] : 0;
+        for (int d = 0; d < x->D; d++) a->out[l][d] = sum[l] == 0 ? 0 : x->out[l * x->ld + d] / sum[l];
         *a->lse[l] = top[l] + logf(sum[l]);
     }
 }

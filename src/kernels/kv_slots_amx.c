@@ -156,7 +156,7 @@ static void shape_tiles(int rows)
     shape_tile(&shapes, 5, 16, 64);
     shape_tile(&shapes, 6, rows, 32);
     shape_tile(&shapes, 7, 8, 64);
-    _tile_loadconfig(&shapes);
+    load_tile_shapes(&shapes);
 }
 
 void dmc_attend_slots_amx(const dmc_attend_slots_args *a)

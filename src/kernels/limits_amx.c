@@ -1,22 +1,14 @@
 /* Arithmetic limits of the matrix unit: two tiles times two tiles into four, which need no memory. */
+#include "kernels/amx.h"
 #include "kernels/limits_read.h"
-
-#include <immintrin.h>
-
-typedef struct {
-    uint8_t palette, start, zero[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_config;
 
 enum { TILES = 8, ROWS = 16, ROW_BYTES = 64 };
 
 static void begin(void)
 {
-    tile_config c = {.palette = 1};
-    for (int i = 0; i < TILES; i++) c.row_bytes[i] = ROW_BYTES, c.rows[i] = ROWS;
-    __asm__ volatile("" ::"r"(&c) : "memory"); /* gcc 12 believes that only the first bytes are read */
-    _tile_loadconfig(&c);
+    tile_shapes c = {0};
+    for (int i = 0; i < TILES; i++) shape_tile(&c, i, ROWS, ROW_BYTES);
+    load_tile_shapes(&c);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);

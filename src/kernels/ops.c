@@ -5,8 +5,12 @@
 
 enum {
     ROWS = 64,
-    COLS = 64,       /* a task's block of x rows and weight rows, where weights are not packed */
-    PANELS = 4,      /* a task's panels of packed weights */
+    COLS = 64,        /* a task's block of x rows and weight rows, where weights are not packed */
+    STREAMS = 4,      /* panels of packed weights that the kernels read at the same time: a task has a multiple of it */
+    MOST_PANELS = 16, /* of a task */
+    SHARES = 4,       /* tasks of a thread, where rows are few */
+    FEW_ROWS = 16,
+    MANY_ROWS = 128, /* rows from which block types are worth unpacking */
     WORTH = 1000000, /* multiplications that are worth waking other threads for: some microseconds */
     VALUES = 4096    /* a task's values of an elementwise operation */
 };
@@ -26,6 +30,10 @@ typedef struct {
     const dmc_product *products;
     const void *operand[DMC_OPERAND_COUNT];
     dmc_operand_kind kind;
+    bool wide;         /* block types are multiplied in bf16 */
+    int64_t panels;    /* of a task of a packed product */
+    uint8_t *unpacked; /* of a task's panels, for each thread */
+    size_t n_unpacked;
 } job;
 
 static void rows_of(const dmc_kernels *kn, int64_t M, int64_t N, const float *x, const dmc_weight *w, int64_t n0,
@@ -51,7 +59,8 @@ static void rows_of(const dmc_kernels *kn, int64_t M, int64_t N, const float *x,
 /* Tasks of a product: row blocks x weight blocks of a matrix as it lies in a file, panel blocks of a packed one. */
 static int64_t n_tasks(const job *g, const dmc_weight *w)
 {
-    return w->panels ? pieces(dmc_panels_count(w->rows), PANELS) : pieces(g->M, ROWS) * pieces(w->rows, COLS);
+    if (w->panels) return pieces(dmc_panels_count(w->rows), g->panels);
+    return pieces(g->M, ROWS) * pieces(w->rows, COLS);
 }
 
 static void add_bias(int64_t M, int64_t N, const float *bias, float *y, int64_t ldy)
@@ -60,15 +69,28 @@ static void add_bias(int64_t M, int64_t N, const float *bias, float *y, int64_t 
         for (int64_t j = 0; j < N; j++) y[i * ldy + j] += bias[j];
 }
 
-static void packed_task(const job *g, const dmc_product *p, int64_t task)
+static dmc_operand_kind operand_of(const job *g, const dmc_weight *w)
+{
+    dmc_operand_kind kind = w->panels ? dmc_operand_of(w->dtype) : DMC_OPERAND_F32;
+    return kind == DMC_OPERAND_Q8 && g->wide ? DMC_OPERAND_BF16 : kind;
+}
+
+static void packed_task(const job *g, const dmc_product *p, int64_t task, int thread)
 {
     const dmc_weight *w = p->w;
-    dmc_operand_kind kind = dmc_operand_of(w->dtype);
-    int64_t p0 = task * PANELS, p1 = least(p0 + PANELS, dmc_panels_count(w->rows));
-    int64_t n0 = p0 * DMC_PANEL_ROWS, n1 = least(p1 * DMC_PANEL_ROWS, w->rows);
+    dmc_operand_kind kind = operand_of(g, w);
     dmc_panels_linear *linear = kind == DMC_OPERAND_BF16 ? g->kn->linear_bf16 : g->kn->linear_q8;
-    linear(w->dtype, g->M, w->rows, w->cols, g->operand[kind], w->panels, p0, p1, p->y, w->rows, p->add);
-    if (p->bias) add_bias(g->M, n1 - n0, p->bias + n0, p->y + n0, w->rows);
+    int64_t p0 = task * g->panels, p1 = least(p0 + g->panels, dmc_panels_count(w->rows));
+    int64_t n0 = p0 * DMC_PANEL_ROWS, n = least(p1 * DMC_PANEL_ROWS, w->rows) - n0;
+    float *y = p->y + n0;
+    if (kind == DMC_OPERAND_BF16 && w->dtype != DMC_BF16) {
+        void *panels = g->unpacked + (size_t)thread * g->n_unpacked;
+        g->kn->unpack_bf16(w->dtype, w->cols, w->panels, p0, p1, panels);
+        linear(DMC_BF16, g->M, n, w->cols, g->operand[kind], panels, 0, p1 - p0, y, w->rows, p->add);
+    } else {
+        linear(w->dtype, g->M, w->rows, w->cols, g->operand[kind], w->panels, p0, p1, p->y, w->rows, p->add);
+    }
+    if (p->bias) add_bias(g->M, n, p->bias + n0, y, w->rows);
 }
 
 static void plain_task(const job *g, const dmc_product *p, int64_t task)
@@ -76,7 +98,8 @@ static void plain_task(const job *g, const dmc_product *p, int64_t task)
     const dmc_weight *w = p->w;
     float sum[ROWS * COLS];
     int64_t N = w->rows, K = w->cols, tasks_n = pieces(N, COLS);
-    int64_t m = task / tasks_n * ROWS, n = task % tasks_n * COLS; /* weight blocks first: decoded once where M is small */
+    int64_t m = task / tasks_n * ROWS,
+            n = task % tasks_n * COLS; /* weight blocks first: decoded once where M is small */
     int64_t mm = least(g->M - m, ROWS), nn = least(N - n, COLS), ld = p->add ? nn : N;
     float *y = p->y + m * N + n, *out = p->add ? sum : y;
     rows_of(g->kn, mm, nn, g->x + m * K, w, n, out, ld);
@@ -86,13 +109,21 @@ static void plain_task(const job *g, const dmc_product *p, int64_t task)
         for (int64_t j = 0; j < nn; j++) y[i * N + j] += sum[i * nn + j];
 }
 
+/* Few rows: long stretches of memory, but some for every thread. Many: as many panels as the second-level cache holds beside x. */
+static int64_t panels_of_task(const job *g, int threads)
+{
+    int64_t all = 0;
+    if (g->M > FEW_ROWS) return 2 * STREAMS;
+    for (int i = 0; i < g->n; i++) all += dmc_panels_count(g->products[i].w->rows);
+    return least(pieces(pieces(all, SHARES * threads), STREAMS) * STREAMS, MOST_PANELS);
+}
+
 static void product_task(void *arg, int64_t task, int thread)
 {
     const job *g = arg;
     const dmc_product *p = g->products;
-    (void)thread;
     for (int64_t n; task >= (n = n_tasks(g, p->w)); p++) task -= n;
-    if (p->w->panels) packed_task(g, p, task);
+    if (p->w->panels) packed_task(g, p, task, thread);
     else plain_task(g, p, task);
 }
 
@@ -105,9 +136,11 @@ static void pack_task(void *arg, int64_t task, int thread)
     pack(g->M, g->K, g->x, g->K, m0, m1, (void *)(uintptr_t)g->operand[g->kind]);
 }
 
-size_t dmc_operand_room(int64_t M, int64_t cols)
+size_t dmc_operand_room(const dmc_cpu *cpu, int64_t M, int64_t cols)
 {
-    return dmc_operand_bytes(DMC_OPERAND_BF16, M, cols) + dmc_operand_bytes(DMC_OPERAND_Q8, M, cols);
+    size_t unpacked = dmc_panels_bytes(DMC_BF16, 2 * STREAMS * DMC_PANEL_ROWS, cols);
+    return dmc_operand_bytes(DMC_OPERAND_BF16, M, cols) + dmc_operand_bytes(DMC_OPERAND_Q8, M, cols) +
+           (M >= MANY_ROWS ? (size_t)dmc_threads_count(cpu->threads) * unpacked : 0);
 }
 
 void dmc_linears(const dmc_cpu *cpu, int64_t M, const float *x, int n, const dmc_product *products, void *operand)
@@ -115,9 +148,11 @@ void dmc_linears(const dmc_cpu *cpu, int64_t M, const float *x, int n, const dmc
     int64_t K = products[0].w->cols, tasks = 0, work = 0;
     job g = {.kn = cpu->kernels, .M = M, .K = K, .x = x, .n = n, .products = products};
     uint8_t *room = operand;
+    g.panels = panels_of_task(&g, dmc_threads_count(cpu->threads));
+    g.wide = M >= MANY_ROWS && !cpu->same_bits && cpu->kernels->unpack_bf16;
     for (int i = 0; i < n; i++) {
         const dmc_weight *w = products[i].w;
-        g.kind = w->panels ? dmc_operand_of(w->dtype) : DMC_OPERAND_F32;
+        g.kind = operand_of(&g, w);
         tasks += n_tasks(&g, w);
         work += M * w->rows * K;
         if (g.kind == DMC_OPERAND_F32 || g.operand[g.kind]) continue;
@@ -125,6 +160,8 @@ void dmc_linears(const dmc_cpu *cpu, int64_t M, const float *x, int n, const dmc
         room += dmc_operand_bytes(g.kind, M, K);
         dmc_parallel(M * K > WORTH / 16 ? cpu->threads : NULL, pieces(M, DMC_PANEL_ROWS), pack_task, &g);
     }
+    g.unpacked = room;
+    g.n_unpacked = dmc_panels_bytes(DMC_BF16, g.panels * DMC_PANEL_ROWS, K);
     dmc_parallel(work > WORTH ? cpu->threads : NULL, tasks, product_task, &g);
 }
 

@@ -1,4 +1,5 @@
-/* Operations over many rows, spread over a team of threads. Results do not depend on the number of threads or rows (kernels.h). */
+/* Operations over many rows, spread over a team of threads. Results do not depend on the number of threads, nor on that of rows, but for
+ * block types without same_bits (kernels.h). */
 #ifndef DMC_OPS_H
 #define DMC_OPS_H
 
@@ -9,7 +10,8 @@
 typedef struct {
     const dmc_kernels *kernels;
     dmc_threads *threads; /* NULL: the calling thread alone */
-    void *room;           /* for dmc_gemm in bf16: DMC_GEMM_ROOM bytes, 64-byte aligned; NULL: it takes longer */
+    bool same_bits; /* products with block types give the same bits for any number of rows, at the price of speed */
+    void *room;     /* for dmc_gemm in bf16: DMC_GEMM_ROOM bytes, 64-byte aligned; NULL: it takes longer */
 } dmc_cpu;
 #define DMC_GEMM_ROOM (4 << 20)
 
@@ -30,10 +32,11 @@ typedef struct {
     bool add;
 } dmc_product;
 
-/* n products of the same x[M, cols], e.g. q, k and v. operand: room for x as packed weights want it, dmc_operand_room(M, cols)
- * bytes, 64-byte aligned; may be NULL where no w is packed. */
+/* n products of the same x[M, cols], e.g. q, k and v. operand: room for x as packed weights want it and for weights on their way through
+ * another form, dmc_operand_room(cpu, M, cols) bytes, 64-byte aligned; may be NULL where no w is packed. Many rows times block types are
+ * multiplied in bf16 where a matrix unit makes that faster, unless cpu->same_bits. */
 void dmc_linears(const dmc_cpu *cpu, int64_t M, const float *x, int n, const dmc_product *products, void *operand);
-size_t dmc_operand_room(int64_t M, int64_t cols);
+size_t dmc_operand_room(const dmc_cpu *cpu, int64_t M, int64_t cols);
 /* One product with a matrix that is not packed. */
 void dmc_linear(const dmc_cpu *cpu, int64_t M, const float *x, const dmc_weight *w, const float *bias, float *y);
 

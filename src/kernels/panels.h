@@ -13,7 +13,8 @@
  *   int8   per 32 columns: scale = max|x| / 127, q = x * (1 / scale) to the nearest integer, ties to even (0 where 1 / scale is not a normal
  *          number), offset = -(scale * sum of q), each operation rounded once
  *
- * Numbers, the same for every tier and for every M, so that one token, a chunk and a batch agree bit for bit:
+ * Numbers, the same for every tier and for every M, so that one token, a chunk and a batch agree bit for bit (unless dmc_linears goes another
+ * way for many rows, ops.h):
  *   BF16   per block: two chains of 16 fused multiply-adds from 0 (even columns, odd columns, ascending), their sum is added to y: what
  *          one AMX instruction computes. Denormal numbers count as 0, before and after every operation.
  *   int8   per sub-block with one scale (32 columns; 16 of Q6_K), ascending: the exact integer sum; y = fma((float)sum, scale_w * scale_x, y),
@@ -59,5 +60,8 @@ typedef void dmc_panels_linear(dmc_dtype type, int64_t M, int64_t rows, int64_t 
  * rows; one of row and col is 1, r0 is a multiple of 16, r1 too or it is `rows`. */
 typedef void dmc_pack_any(int64_t rows, int64_t K, const float *src, int64_t row, int64_t col, int64_t r0, int64_t r1,
                           void *out);
+
+/* unpack_bf16: the panels [p0, p1) of a block type as BF16 panels, one behind the other: each weight decoded and rounded. May be NULL. */
+typedef void dmc_unpack_bf16(dmc_dtype type, int64_t K, const void *panels, int64_t p0, int64_t p1, void *out);
 
 #endif

@@ -1,24 +1,17 @@
 /* Products with BF16 panels on the matrix unit. A tile of x is 16 rows x 32 columns, a tile of weights one block of a panel. */
+#include "kernels/amx.h"
 #include "kernels/panels_bf16_simd.h"
 #include "kernels/tiers.h"
 
 /* Tiles 0 to 3 hold sums, 4 and 5 rows of x, 6 and 7 weights. */
-typedef struct {
-    uint8_t palette, start, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} configuration;
 
 /* Up to two tiles of x, of rows0 and rows1 rows, times two panels. */
 static void configure(int64_t rows0, int64_t rows1)
 {
-    _Alignas(64) configuration c = {.palette = 1};
+    tile_shapes c = {0};
     const int64_t rows[8] = {rows0, rows0, rows1, rows1, rows0, rows1, 16, 16};
-    for (int i = 0; i < 8; i++) {
-        c.rows[i] = (uint8_t)(rows[i] ? rows[i] : 16);
-        c.row_bytes[i] = 64;
-    }
-    _tile_loadconfig(&c);
+    for (int i = 0; i < 8; i++) shape_tile(&c, i, rows[i] ? rows[i] : 16, 64);
+    load_tile_shapes(&c);
 }
 
 enum {

@@ -1,16 +1,11 @@
 /* Products with int8-like panels on a matrix unit: one instruction multiplies 16 rows of x by 32 columns of a panel (16 of Q6_K). */
+#include "kernels/amx.h"
 #include "kernels/panels_q8_512.h"
 
 /* Tiles, two of a kind to work on two products at a time: results and x of full groups of rows, of the last group, weights. */
 enum { RESULT = 0, X = 2, LAST_RESULT = 3, LAST_X = 5, WEIGHTS = 6 };
 
 enum { FEW = 4 }; /* rows that the vector unit multiplies as fast as memory gives weights */
-
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_shapes;
 
 static void configure(q8_type t, int64_t R_last)
 {
@@ -20,7 +15,7 @@ static void configure(q8_type t, int64_t R_last)
         c.row_bytes[i] = (uint16_t)(i == X || i == LAST_X ? cols : 64);
         c.rows[i] = (uint8_t)(i >= WEIGHTS ? cols / 4 : i >= LAST_RESULT ? R_last : Q8_GROUP);
     }
-    _tile_loadconfig(&c);
+    load_tile_shapes(&c);
 }
 
 /* One instruction's worth of columns; tiles' numbers must be literals. */

@@ -91,10 +91,10 @@ void dmc_forward(const dmc_model *m, dmc_work *w, int64_t n_items, const dmc_ite
     dmc_embed(N, ids, &m->embed, w->x); /* x [N][E] */
     for (int il = 0; il < c->n_layers; il++) {
         const dmc_layer *l = &m->layers[il];
-        const dmc_product qkv[] = {{&l->q, l->q_bias, w->q, false},  /* q [N][n_heads*head_dim] */
-                                   {&l->k, l->k_bias, w->k, false},  /* k [N][n_kv_heads*head_dim] */
-                                   {&l->v, l->v_bias, w->v, false}}; /* v [N][n_kv_heads*head_dim] */
-        const dmc_product o = {&l->o, l->o_bias, w->x, true};        /* x [N][E] += */
+        const dmc_product qkv[] = {{&l->q, l->q_bias, w->q, false},          /* q [N][n_heads*head_dim] */
+                                   {&l->k, l->k_bias, w->k, false},          /* k [N][n_kv_heads*head_dim] */
+                                   {&l->v, l->v_bias, w->v, false}};         /* v [N][n_kv_heads*head_dim] */
+        const dmc_product o = {&l->o, l->o_bias, w->x, true};                /* x [N][E] += */
         const dmc_product mlp[] = {{&l->gate, l->gate_bias, w->gate, false}, /* gate [N][F] */
                                    {&l->up, l->up_bias, w->up, false}};      /* up [N][F] */
         const dmc_product down = {&l->down, l->down_bias, w->x, true};       /* x [N][E] += */
@@ -132,11 +132,11 @@ dmc_status dmc_work_fit(dmc_work *w, const dmc_model *m, int64_t n_rows, int n_t
     if (dmc_mul(&bytes, grown.n_scratch * sizeof(float), (size_t)grown.n_threads)) grown.scratch = dmc_malloc(bytes, 1);
     grown.rows = dmc_malloc(N, (2 * E + 2 * Q + 2 * K + 2 * F) * sizeof(float));
     grown.first = dmc_malloc(N, sizeof *grown.first);
-    grown.operand = dmc_malloc(dmc_operand_room(grown.n_rows, (int64_t)(E > Q ? (E > F ? E : F) : (Q > F ? Q : F))), 1);
+    grown.operand =
+        dmc_malloc(dmc_operand_room(&m->cpu, grown.n_rows, (int64_t)(E > Q ? (E > F ? E : F) : (Q > F ? Q : F))), 1);
     grown.parts = dmc_malloc((size_t)grown.n_parts, sizeof *grown.parts);
     grown.parts_left = dmc_malloc((size_t)grown.n_parts, sizeof *grown.parts_left);
-    grown.part_rows =
-        dmc_malloc((size_t)grown.n_parts, (size_t)(c->n_heads / c->n_kv_heads) * (D + 1) * sizeof(float));
+    grown.part_rows = dmc_malloc((size_t)grown.n_parts, (size_t)(c->n_heads / c->n_kv_heads) * (D + 1) * sizeof(float));
     if (!grown.rows || !grown.scratch || !grown.first || !grown.operand || !grown.parts || !grown.parts_left ||
         !grown.part_rows) {
         dmc_work_free(&grown);

@@ -23,8 +23,8 @@ typedef struct {
     float *att;       /* as q: attention's output */
     float *gate, *up; /* [n_rows][n_ff] */
     float *rows, *scratch;
-    int64_t *first; /* [n_rows] first row of each item */
-    void *operand;  /* rows of x as packed weights want them */
+    int64_t *first;         /* [n_rows] first row of each item */
+    void *operand;          /* rows of x as packed weights want them */
     int64_t n_parts;        /* capacity of what follows: parts of heads (dmc_cache_parts) of a pass */
     struct dmc_part *parts; /* the tasks of an attention step */
     float *part_rows;       /* [n_parts][group * (head_dim + 1)] */

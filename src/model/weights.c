@@ -7,8 +7,9 @@ typedef struct {
     const dmc_checkpoint *c;
     dmc_model *m;
     dmc_math math;
-    float *free; /* what is left of the vectors' memory */
-    int il;      /* layer, or -1 */
+    uint8_t *panels; /* what is left of the panels' memory */
+    float *free;     /* what is left of the vectors' memory */
+    int il;          /* layer, or -1 */
 } finder;
 
 static dmc_status find(const dmc_tensor **out, const finder *f, const char *name, int64_t rows, int64_t cols)
@@ -46,27 +47,49 @@ static void pack_task(void *arg, int64_t task, int thread)
     dmc_panels_pack(g->t->dtype, g->to, g->t->shape[0], g->t->shape[1], g->t->data, p0, p1 < n ? p1 : n, g->panels);
 }
 
-static dmc_status pack(dmc_weight *w, const finder *f, const dmc_tensor *t, dmc_dtype to)
+static dmc_dtype packed_type(dmc_dtype t, dmc_math math)
 {
-    packing g = {.t = t, .to = to, .panels = dmc_malloc_large(dmc_panels_bytes(to, w->rows, w->cols))};
-    if (!g.panels) return dmc_fail(DMC_ERR_MEMORY, "%s: out of memory for packed weights", f->c->path);
+    return (t == DMC_F32 || t == DMC_F16) && math == DMC_MATH_BF16 ? DMC_BF16 : t;
+}
+
+static size_t packed_bytes(dmc_dtype to, int64_t rows, int64_t cols)
+{
+    size_t bytes = dmc_panels_bytes(to, rows, cols);
+    return bytes > SIZE_MAX - 64 ? SIZE_MAX : (bytes + 63) / 64 * 64;
+}
+
+/* One piece of memory for all matrices that may be packed: huge pages, and no gaps. What is not used is not touched. */
+static dmc_status reserve_panels(finder *f)
+{
+    size_t all = 0;
+    for (size_t i = 0; i < f->c->n_tensors; i++) {
+        const dmc_tensor *t = &f->c->tensors[i];
+        if (!dmc_add(&all, all, packed_bytes(packed_type(t->dtype, f->math), t->shape[0], t->shape[1]))) all = SIZE_MAX;
+    }
+    if (all == 0) return DMC_OK;
+    f->m->panels = f->panels = dmc_malloc_large(all);
+    return f->panels ? DMC_OK : dmc_fail(DMC_ERR_MEMORY, "%s: out of memory for packed weights", f->c->path);
+}
+
+static void pack(dmc_weight *w, finder *f, const dmc_tensor *t, dmc_dtype to)
+{
+    packing g = {.t = t, .to = to, .panels = f->panels};
     int64_t tasks = (dmc_panels_count(w->rows) + PANELS_PER_TASK - 1) / PANELS_PER_TASK;
     dmc_parallel(f->m->cpu.threads, tasks, pack_task, &g);
     dmc_checkpoint_forget(f->c, t);
     *w = (dmc_weight){.dtype = to, .rows = w->rows, .cols = w->cols, .panels = g.panels};
-    f->m->packed = true;
-    return DMC_OK;
+    f->panels += packed_bytes(to, w->rows, w->cols);
 }
 
 /* looked_up: only single rows are read, so it stays where it is. */
-static dmc_status matrix(dmc_weight *out, const finder *f, const char *name, int64_t rows, int64_t cols, bool looked_up)
+static dmc_status matrix(dmc_weight *out, finder *f, const char *name, int64_t rows, int64_t cols, bool looked_up)
 {
     const dmc_tensor *t;
     DMC_TRY(find(&t, f, name, rows, cols));
     *out = (dmc_weight){.dtype = t->dtype, .rows = rows, .cols = cols, .data = t->data};
-    bool wide = t->dtype == DMC_F32 || t->dtype == DMC_F16;
-    dmc_dtype to = wide && f->math == DMC_MATH_BF16 ? DMC_BF16 : t->dtype;
-    return looked_up || dmc_panels_bytes(to, rows, cols) == 0 ? DMC_OK : pack(out, f, t, to);
+    dmc_dtype to = packed_type(t->dtype, f->math);
+    if (!looked_up && dmc_panels_bytes(to, rows, cols)) pack(out, f, t, to);
+    return DMC_OK;
 }
 
 static dmc_status vector(const float **out, finder *f, const char *name, int64_t n)
@@ -122,6 +145,7 @@ dmc_status dmc_model_create(dmc_model *m, const dmc_checkpoint *c, const dmc_cpu
     DMC_GOTO(dmc_array(&m->layers, (size_t)g->n_layers, sizeof *m->layers));
     DMC_GOTO(dmc_array(&m->vectors, (size_t)g->n_embd + (size_t)g->n_layers * vector_floats(g), sizeof *m->vectors));
     f.free = m->vectors;
+    DMC_GOTO(reserve_panels(&f));
     DMC_GOTO(matrix(&m->embed, &f, "model.embed_tokens.weight", g->n_vocab, g->n_embd, !g->tied));
     DMC_GOTO(vector(&m->norm, &f, "model.norm.weight", g->n_embd));
     m->head = m->embed;
@@ -133,21 +157,9 @@ done:
     return status;
 }
 
-static void unpack(dmc_weight *w)
-{
-    dmc_free((void *)(uintptr_t)w->panels);
-    w->panels = NULL;
-}
-
 void dmc_model_free(dmc_model *m)
 {
-    if (m->head.panels != m->embed.panels) unpack(&m->head);
-    unpack(&m->embed);
-    for (int il = 0; m->layers && il < m->config.n_layers; il++) {
-        dmc_layer *l = &m->layers[il];
-        dmc_weight *all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++) unpack(all[i]);
-    }
+    dmc_free(m->panels);
     dmc_free(m->vectors);
     dmc_free(m->layers);
     *m = (dmc_model){0};

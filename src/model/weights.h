@@ -21,7 +21,7 @@ typedef struct {
     const float *norm;      /* [n_embd] */
     dmc_layer *layers;
     float *vectors; /* memory of all norms and biases */
-    bool packed;    /* some matrix is */
+    void *panels;   /* memory of all packed matrices; NULL: none is */
 } dmc_model;
 
 /* c must outlive the model. DMC_ERR_FORMAT if a tensor is missing or has another shape. */
