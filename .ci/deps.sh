@@ -4,7 +4,7 @@ set -euo pipefail
 
 packages=(build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev)
 if [ "${1:-build}" = test ]; then
-    packages+=(libcmocka-dev clang libclang-rt-dev llvm clang-format python3)
+    packages+=(libcmocka-dev clang libclang-rt-dev llvm clang-format python3 valgrind)
 fi
 if ! command -v dpkg-query > /dev/null; then
     echo "This is not Debian: install the equivalents of ${packages[*]}." >&2

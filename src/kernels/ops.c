@@ -138,9 +138,12 @@ static void pack_task(void *arg, int64_t task, int thread)
 
 size_t dmc_operand_room(const dmc_cpu *cpu, int64_t M, int64_t cols)
 {
-    size_t unpacked = dmc_panels_bytes(DMC_BF16, 2 * STREAMS * DMC_PANEL_ROWS, cols);
-    return dmc_operand_bytes(DMC_OPERAND_BF16, M, cols) + dmc_operand_bytes(DMC_OPERAND_Q8, M, cols) +
-           (M >= MANY_ROWS ? (size_t)dmc_threads_count(cpu->threads) * unpacked : 0);
+    size_t room = 0, unpacked = dmc_panels_bytes(DMC_BF16, 2 * STREAMS * DMC_PANEL_ROWS, cols);
+    bool fits =
+        dmc_mul(&unpacked, unpacked, M >= MANY_ROWS ? (size_t)dmc_threads_count(cpu->threads) : 0) &&
+        dmc_add(&room, dmc_operand_bytes(DMC_OPERAND_BF16, M, cols), dmc_operand_bytes(DMC_OPERAND_Q8, M, cols)) &&
+        dmc_add(&room, room, unpacked);
+    return fits ? room : SIZE_MAX;
 }
 
 void dmc_linears(const dmc_cpu *cpu, int64_t M, const float *x, int n, const dmc_product *products, void *operand)

@@ -129,7 +129,7 @@ dmc_status dmc_work_fit(dmc_work *w, const dmc_model *m, int64_t n_rows, int n_t
                       .n_parts = n_parts > w->n_parts ? n_parts : w->n_parts};
     dmc_work_free(w);
     size_t N = (size_t)grown.n_rows;
-    if (dmc_mul(&bytes, grown.n_scratch * sizeof(float), (size_t)grown.n_threads)) grown.scratch = dmc_malloc(bytes, 1);
+    if (dmc_mul(&bytes, grown.n_scratch, (size_t)grown.n_threads)) grown.scratch = dmc_malloc(bytes, sizeof(float));
     grown.rows = dmc_malloc(N, (2 * E + 2 * Q + 2 * K + 2 * F) * sizeof(float));
     grown.first = dmc_malloc(N, sizeof *grown.first);
     grown.operand =
