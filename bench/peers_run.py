@@ -126,10 +126,19 @@ def write(path, lines):
     os.replace(path + ".new", path)
 
 
-def machine():
+def rows_of_others(path, measured):
+    """What stands in the file about work that is not measured now."""
+    if not os.path.exists(path):
+        return []
+    with open(path, newline="", encoding="utf-8") as f:
+        return [line for line in csv.DictReader(f) if line["row"] not in measured]
+
+
+def machine(dmc):
     with open("/proc/cpuinfo", encoding="utf-8") as f:
         names = [line.split(":", 1)[1].strip() for line in f if line.startswith("model name")]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
+    version = subprocess.run([dmc, "--version"], capture_output=True, text=True, check=True).stdout
+    commit = version.split("(")[-1].split(")")[0].strip()
     date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"machine": names[0] if names else "unknown", "cores": len(names), "commit": commit, "date": date}
 
@@ -144,10 +153,9 @@ def main():
     parser.add_argument("what", nargs="*", default=["all"])
     o = parser.parse_args()
     o.peers = [p.split("=", 1) for p in o.peer]
-    about, lines = machine(), []
-    for row in rows():
-        if row[0] not in o.what and "all" not in o.what:
-            continue
+    chosen = [row for row in rows() if row[0] in o.what or "all" in o.what]
+    about, lines = machine(o.dmc), rows_of_others(o.out, {row[0] for row in chosen})
+    for row in chosen:
         for line in measure(o, row):
             lines.append(dict(line, **about))
             against = f"{line['ratio']:.2f} x" if line.get("ratio") else ""
