@@ -14,7 +14,8 @@ enum { SPIN_NS = 30000, PAUSES = 2 }; /* how long a thread looks for work or for
 
 struct dmc_threads {
     int n;
-    bool closing, pinned;
+    atomic_bool closing;
+    bool pinned;
     pid_t owner;          /* the thread that was pinned with the workers */
     pthread_mutex_t busy; /* held by the caller whose tasks run */
     /* The job. Written while nothing is left to claim and nothing is pending; read by who has claimed a task of it. */
@@ -127,7 +128,7 @@ static void *worker(void *arg)
             atomic_fetch_sub(&t->sleepers, 1);
         }
         seen = atomic_load(&t->job);
-        if (t->closing) return NULL;
+        if (atomic_load(&t->closing)) return NULL;
         work(t, w->id);
     }
 }
@@ -197,7 +198,7 @@ dmc_status dmc_threads_create(dmc_threads **out, int n, bool pin)
 void dmc_threads_close(dmc_threads *t)
 {
     if (!t) return;
-    t->closing = true;
+    atomic_store(&t->closing, true);
     announce(t, t->n);
     for (int i = 1; i < t->n; i++) pthread_join(t->workers[i].thread, NULL);
     if (t->owner) sched_setaffinity(t->owner, sizeof cores, &cores); /* fails where it has ended */
