@@ -55,7 +55,7 @@ typedef struct {
 } dmc_mapping;
 dmc_status dmc_map_file(dmc_mapping *out, const char *path); /* regular files only */
 void dmc_unmap(dmc_mapping *m);
-/* The bytes [p, p + n) of a mapping are not needed for now: they leave memory, and come back from the file when read. */
+/* The bytes [p, p + n) of a mapping leave memory; they come back from the file when they are read again. */
 void dmc_mapping_forget(const dmc_mapping *m, const void *p, size_t n);
 bool dmc_is_dir(const char *path);
 bool dmc_exists(const char *path);

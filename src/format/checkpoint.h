@@ -44,7 +44,7 @@ typedef struct dmc_checkpoint {
 /* Opens a HF directory, .gguf or llama2.c .bin (told apart by content). Never trusts a byte. */
 dmc_status dmc_checkpoint_open(dmc_checkpoint **out, const char *path);
 void dmc_checkpoint_close(dmc_checkpoint *c);
-/* A tensor's bytes are not needed for now: those that lie in a mapped file leave memory until they are read again. */
+/* Of a tensor's bytes, those that lie in a mapped file leave memory until they are read again. */
 void dmc_checkpoint_forget(const dmc_checkpoint *c, const dmc_tensor *t);
 const dmc_tensor *dmc_checkpoint_find(const dmc_checkpoint *c, const char *name);
 
