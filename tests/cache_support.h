@@ -81,4 +81,21 @@ static inline dmc_seq *new_seq(const rig *r)
     return seq;
 }
 
+/* A fork, after each of its allocations has failed once in its turn. */
+static inline dmc_seq *fork_with_faults(const dmc_seq *s)
+{
+    dmc_seq *f;
+    for (long k = 1;; k++) {
+        dmc_fault_memory(k);
+        dmc_status st = dmc_seq_fork(&f, s);
+        dmc_fault_memory(0);
+        if (st == DMC_OK) {
+            assert_true(k > 4); /* it has that many */
+            return f;
+        }
+        assert_int_equal(st, DMC_ERR_MEMORY);
+        assert_null(f);
+    }
+}
+
 #endif

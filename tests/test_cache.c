@@ -560,18 +560,9 @@ static void test_memory_faults(void **state)
     rig r;
     setup(&r, &s);
     float *out = floats((size_t)s.T * s.H * s.G * s.D);
-    dmc_seq *seq = new_seq(&r), *f;
+    dmc_seq *seq = new_seq(&r);
     feed(&r, seq, r.q, r.k, r.v, 0, 100, out);
-    int failures = 0;
-    for (long k = 1;; k++, failures++) {
-        dmc_fault_memory(k);
-        dmc_status st = dmc_seq_fork(&f, seq);
-        dmc_fault_memory(0);
-        if (st == DMC_OK) break;
-        assert_int_equal(st, DMC_ERR_MEMORY);
-        assert_null(f);
-    }
-    assert_true(failures >= 4);
+    dmc_seq *f = fork_with_faults(seq);
     for (int t = 100; t < 300; t += 100) { /* a slab's descriptor cannot be had */
         dmc_fault_memory(1);
         dmc_status st = dmc_seq_reserve(f, 100);

@@ -62,9 +62,10 @@ static int names(const char *option, const char *list, const char *const *known,
         int i = 0;
         while (i < n_known && strcmp(known[i], value) != 0) i++;
         if (i == n_known) {
-            const char *nearest = cli_nearest(value, known, n_known);
-            cli_usage("--%s: '%s' is unknown%s%s", option, value, nearest ? "; did you mean " : "",
-                      nearest ? nearest : "");
+            char choices[128] = "";
+            for (int k = 0, at = 0; k < n_known && at < (int)sizeof choices; k++)
+                at += snprintf(choices + at, sizeof choices - (size_t)at, "%s%s", k ? ", " : "", known[k]);
+            cli_usage("--%s: '%s' is none of %s", option, value, choices);
         }
         if (n == MAX_VALUES) cli_usage("--%s: at most %d values", option, MAX_VALUES);
         out[n++] = i;
@@ -373,5 +374,9 @@ int cmd_bench(int argc, char **argv)
     if (!s->model == !s->shape)
         cli_usage(s->model ? "MODEL and --shape exclude each other" : "which MODEL, or which --shape?");
     if (s->model && cli_given(&s->type)) cli_usage("--type belongs to --shape");
+    if (s->policy.name) { /* what is wrong whatever the model is, before anything is measured */
+        dmc_policy p;
+        cli_check(policy_choose(&p, &(dmc_info){.head_dim = 2, .policy = dmc_policy_none()}, &s->policy));
+    }
     return measure(&c);
 }

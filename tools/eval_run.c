@@ -298,8 +298,8 @@ static dmc_status score(runner *r, eval_job *j)
 /* Items [first, first + n): answered, counted, kept. */
 static dmc_status run_batch(runner *r, int64_t first, size_t n)
 {
-    eval_job *todo[EVAL_MAX_BATCH];
-    size_t n_todo = 0;
+    eval_job *asked[EVAL_MAX_BATCH];
+    size_t n_asked = 0;
     const double start = dmc_now();
     for (size_t k = 0; k < n; k++) {
         eval_job *j = &r->jobs[k];
@@ -311,9 +311,9 @@ static dmc_status run_batch(runner *r, int64_t first, size_t n)
         if (r->db) DMC_TRY(recall_item(r, j, &found));
         if (found) continue;
         DMC_TRY(eval_job_encode(j, &r->reader));
-        todo[n_todo++] = j;
+        asked[n_asked++] = j;
     }
-    DMC_TRY(eval_reader_answer(&r->reader, todo, n_todo));
+    DMC_TRY(eval_reader_answer(&r->reader, asked, n_asked));
     for (size_t k = 0; k < n; k++) {
         eval_job *j = &r->jobs[k];
         if (!j->known) DMC_TRY(score(r, j));
@@ -321,7 +321,7 @@ static dmc_status run_batch(runner *r, int64_t first, size_t n)
         if (r->items) DMC_TRY(write_item(r, j));
         add_up(r, j);
     }
-    if (n_todo == 0) return DMC_OK;
+    if (n_asked == 0) return DMC_OK;
     r->out->seconds += dmc_now() - start;
     return r->db ? results_db_commit(r->db, dmc_now() - start) : DMC_OK;
 }

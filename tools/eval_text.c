@@ -89,16 +89,35 @@ dmc_status eval_append_document(eval_tokens *t, const dmc_engine *e, const char 
     return eos && info->eos >= 0 ? append_mark(t, info->eos) : DMC_OK;
 }
 
-dmc_status eval_read_texts(eval_tokens *out, const dmc_engine *e, const char *const *files, int n_files,
-                           bool strip_newline)
+/* What one file adds. */
+typedef dmc_status append_file(eval_tokens *out, const dmc_engine *e, const char *text, size_t n);
+
+static dmc_status append_text(eval_tokens *out, const dmc_engine *e, const char *text, size_t n)
+{
+    return n ? eval_append_document(out, e, text, n, dmc_engine_info(e)->adds_bos, false) : DMC_OK;
+}
+
+static dmc_status append_stripped(eval_tokens *out, const dmc_engine *e, const char *text, size_t n)
+{
+    return append_text(out, e, text, n - (n && text[n - 1] == '\n'));
+}
+
+static dmc_status append_documents(eval_tokens *out, const dmc_engine *e, const char *text, size_t n)
+{
+    for (size_t pos = 0, begin, end; eval_next_document(text, n, &pos, &begin, &end);)
+        DMC_TRY(eval_append_document(out, e, text + begin, end - begin, true, true));
+    return DMC_OK;
+}
+
+static dmc_status read_each(eval_tokens *out, const dmc_engine *e, const char *const *files, int n_files,
+                            append_file *append)
 {
     dmc_status status = DMC_OK;
     *out = (eval_tokens){0};
     for (int i = 0; i < n_files && status == DMC_OK; i++) {
         dmc_mapping m;
         DMC_GOTO(dmc_map_file(&m, files[i]));
-        const size_t n = m.size - (strip_newline && m.size && m.data[m.size - 1] == '\n');
-        if (n) status = eval_append_document(out, e, (const char *)m.data, n, dmc_engine_info(e)->adds_bos, false);
+        status = append(out, e, (const char *)m.data, m.size);
         dmc_unmap(&m);
     }
     if (status == DMC_OK && out->n == 0)
@@ -108,22 +127,13 @@ done:
     return status;
 }
 
+dmc_status eval_read_texts(eval_tokens *out, const dmc_engine *e, const char *const *files, int n_files,
+                           bool strip_newline)
+{
+    return read_each(out, e, files, n_files, strip_newline ? append_stripped : append_text);
+}
+
 dmc_status eval_read_files(eval_tokens *out, const dmc_engine *e, const char *const *files, int n_files)
 {
-    dmc_status status = DMC_OK;
-    *out = (eval_tokens){0};
-    for (int i = 0; i < n_files && status == DMC_OK; i++) {
-        dmc_mapping m;
-        size_t pos = 0, begin, end;
-        DMC_GOTO(dmc_map_file(&m, files[i]));
-        const char *text = (const char *)m.data;
-        while (status == DMC_OK && eval_next_document(text, m.size, &pos, &begin, &end))
-            status = eval_append_document(out, e, text + begin, end - begin, true, true);
-        dmc_unmap(&m);
-    }
-    if (status == DMC_OK && out->n == 0)
-        status = dmc_fail(DMC_ERR_FORMAT, "%s: no text in it", n_files ? files[0] : "--data");
-done:
-    if (status != DMC_OK) eval_tokens_free(out);
-    return status;
+    return read_each(out, e, files, n_files, append_documents);
 }

@@ -33,10 +33,11 @@ static dmc_status read_budget(dmc_policy *p, const char *text)
         known = true;
     }
     if (end != unit || !known)
-        return dmc_fail(DMC_ERR_ARG,
-                        "--budget '%s' is none: give a ratio such as 0.25, a number of slots such as 512, or bytes "
-                        "such as 64MiB",
-                        text);
+        return dmc_fail(
+            DMC_ERR_ARG,
+            "--budget '%s' is no budget: give a ratio such as 0.25, a number of slots such as 512, or bytes "
+            "such as 64MiB",
+            text);
     if (p->budget_unit == DMC_BUDGET_RATIO && p->budget > 1)
         return dmc_fail(DMC_ERR_ARG, "--budget %s: a ratio is at most 1; slots are a whole number", text);
     return p->budget > 0 ? DMC_OK : dmc_fail(DMC_ERR_ARG, "--budget %s: nothing would be left to attend to", text);

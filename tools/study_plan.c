@@ -173,6 +173,7 @@ void study_read(study *s, const char *path, const char *dir)
     static const char *const base_known[] = {"model", "train", NULL};
     json_error_t error;
     *s = (study){.dir = copy_of(dir), .reference = -1};
+    if (!dmc_exists(path)) cli_die(NULL, "%s: there is no such file", path);
     s->file = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
     if (!s->file) cli_die(NULL, "%s: line %d: %s", path, error.line, error.text);
     check_keys(s->file, known, path);

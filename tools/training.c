@@ -152,6 +152,9 @@ static void print_result(const training *t, const char *name, const dmc_checkpoi
 {
     const dmc_train_report *r = &w->last;
     bool dmc = !t->o.steps_train;
+    if (dmc && cr < 0.97 * t->o.policy.cr)
+        cli_warn("CR %.2f of %.2f: give it more steps (--steps), or raise --price or --decision-scale", cr,
+                 (double)t->o.policy.cr);
     if (t->json) {
         json_t *o = json_new_object();
         json_put_string(o, "out", t->out);
@@ -181,8 +184,6 @@ static void print_result(const training *t, const char *name, const dmc_checkpoi
         printf(", at CR %.2f of %.2f asked, recent window of %d counted", cr, (double)t->o.policy.cr,
                t->o.policy.delay);
     printf("\nwritten: %s (log: %s.csv)\n", t->out, t->out);
-    if (dmc && cr < 0.97 * t->o.policy.cr)
-        cli_warn("the cache is larger than asked: give it more steps (--steps), or raise --price or --decision-scale");
 }
 
 int training_run(training *t, const char *name, dmc_checkpoint *model, const dmc_checkpoint *tokenizer_of)

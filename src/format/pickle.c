@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { PICKLE_LIMIT = 32 << 20, BLOCK_BYTES = 64 << 10, PROTOCOL_LIMIT = 5 };
+enum { PICKLE_LIMIT = 8 << 20, BLOCK_BYTES = 64 << 10, PROTOCOL_LIMIT = 5 };
 
 /* ---- what may be named ---- */
 
