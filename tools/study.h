@@ -20,10 +20,12 @@ typedef struct {
 
 typedef struct {
     const char *name, *title; /* in the file's JSON */
+    const char *result;       /* the measure whose command it reads: itself, or one above */
     bool higher;              /* is better */
     bool bytes;               /* its result has the bytes of the cache */
     const char *value;        /* key of the result */
-    json_t *command;
+    json_t *command;          /* NULL: it is another's */
+    json_t *rows;             /* names of the rows that it measures; NULL: all */
 } study_measure;
 
 typedef struct {
@@ -42,6 +44,8 @@ typedef struct {
 /* study_plan.c: dies on a file that is wrong, naming the place. */
 void study_read(study *s, const char *path, const char *dir);
 void study_free(study *s);
+const char *study_row_name(const study *s, int row);
+bool study_measures(const study *s, int cell, int measure); /* whether the measure has a command for the cell */
 const char *study_row_title(const study *s, int row);
 /* The arguments of a list of the file with every $word replaced: a new array of strings. cell: -1 for the base. */
 json_t *study_expand(const study *s, const json_t *list, int cell);
@@ -66,7 +70,10 @@ typedef struct {
 study_number study_value(const study *s, int row, double cr, int measure);
 /* Ratios of a row, in the file's order; {0} if it has none. Returns how many. */
 int study_ratios(const study *s, int row, double *ratios, int capacity);
-/* study_curve.c: one measure against the share of bytes kept, a line for each row. false: nothing to draw. */
+/* study_curve.c. One measure against the share of bytes kept, a line for each row. false: nothing to draw. */
 bool study_curve(const study *s, int measure, dmc_writer *w);
+/* Of a row, from what `dmc inspect` printed: maps of its heads as the ratio grows; with --spans, tokens a slot against the position. */
+bool study_heads(const study *s, int row, int measure, dmc_writer *w);
+bool study_positions(const study *s, int row, int measure, dmc_writer *w);
 
 #endif

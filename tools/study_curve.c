@@ -1,126 +1,118 @@
-/* A measure against the share of the cache's bytes that is kept: one line for each row of the table, one point for each ratio. */
+/* Pictures of a study: each measure against the share of the cache's bytes that is kept, and how heads compress as the ratio grows. */
+#include "chart.h"
 #include "inspect_picture.h"
 #include "study.h"
 
 #include <math.h>
+#include <string.h>
 
-enum { LEFT = 64, TOP = 46, WIDTH = 520, HEIGHT = 320, LEGEND = 230, MAX_ROWS = 64, MAX_RATIOS = 64 };
+enum { MAX_RATIOS = 16 };
 
-static const char *const colors[] = {"#2a7fc0", "#c05621", "#2f855a", "#805ad5", "#b83280",
-                                     "#718096", "#b7791f", "#00838f", "#9b2c2c", "#4a5568"};
-enum { N_COLORS = sizeof colors / sizeof *colors };
-
-typedef struct {
-    study_number x, y;
-} point;
-
-typedef struct {
-    int n;
-    point points[MAX_RATIOS];
-} line;
-
-typedef struct {
-    double low, high;
-} range;
-
-static void widen(range *r, double v)
-{
-    if (v < r->low) r->low = v;
-    if (v > r->high) r->high = v;
-}
-
-static int collect(const study *s, int measure, line *lines, range *x, range *y)
-{
-    double ratios[MAX_RATIOS];
-    int n_rows = (int)json_array_size(s->rows), n_points = 0;
-    for (int row = 0; row < n_rows && row < MAX_ROWS; row++) {
-        lines[row].n = 0;
-        for (int i = 0, n = study_ratios(s, row, ratios, MAX_RATIOS); i < n; i++) {
-            point p = {study_value(s, row, ratios[i], -1), study_value(s, row, ratios[i], measure)};
-            if (!p.x.n || !p.y.n || !(p.x.mean > 0)) continue;
-            double spread = p.y.n > 1 ? p.y.deviation : 0;
-            lines[row].points[lines[row].n++] = p;
-            widen(x, log2(p.x.mean));
-            widen(y, p.y.mean - spread);
-            widen(y, p.y.mean + spread);
-            n_points++;
-        }
-    }
-    return n_points;
-}
-
-static double place_x(const range *x, double share)
-{
-    return LEFT + WIDTH * (log2(share) - x->low) / (x->high - x->low);
-}
-static double place_y(const range *y, double v) { return TOP + HEIGHT * (1 - (v - y->low) / (y->high - y->low)); }
-
-static void text_at(dmc_writer *w, double x, double y, const char *anchor, const char *text)
-{
-    dmc_writef(w, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", x, y, anchor);
-    picture_escape(w, text);
-    dmc_writef(w, "</text>\n");
-}
-
-static void axes(dmc_writer *w, const range *x, const range *y)
-{
-    char label[32];
-    for (int i = 0; i <= 4; i++) {
-        double v = y->low + (y->high - y->low) * i / 4;
-        snprintf(label, sizeof label, "%.4g", v);
-        text_at(w, LEFT - 6, place_y(y, v) + 4, "end", label);
-        dmc_writef(w, "<path d=\"M%d %.1fh%d\" stroke=\"#8884\"/>\n", LEFT, place_y(y, v), WIDTH);
-    }
-    for (int e = (int)ceil(x->low); e <= (int)floor(x->high); e++) {
-        snprintf(label, sizeof label, e < 0 ? "1/%g" : "%g", exp2(abs(e)));
-        text_at(w, place_x(x, exp2(e)), TOP + HEIGHT + 18, "middle", label);
-    }
-    text_at(w, LEFT + WIDTH / 2.0, TOP + HEIGHT + 36, "middle", "bytes of the cache that are kept");
-}
-
-static void draw_line(dmc_writer *w, const line *l, const char *color, const range *x, const range *y)
-{
-    dmc_writef(w, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\" d=\"", color);
-    for (int i = 0; i < l->n; i++)
-        dmc_writef(w, "%c%.1f %.1f", i ? 'L' : 'M', place_x(x, l->points[i].x.mean), place_y(y, l->points[i].y.mean));
-    dmc_writef(w, "\"/>\n");
-    for (int i = 0; i < l->n; i++) {
-        double px = place_x(x, l->points[i].x.mean), v = l->points[i].y.mean, d = l->points[i].y.deviation;
-        if (l->points[i].y.n > 1)
-            dmc_writef(w, "<path stroke=\"%s\" d=\"M%.1f %.1fV%.1f\"/>\n", color, px, place_y(y, v - d),
-                       place_y(y, v + d));
-        dmc_writef(w, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"/>\n", px, place_y(y, v), color);
-    }
-}
+/* ---- a measure against bytes ---- */
 
 bool study_curve(const study *s, int measure, dmc_writer *w)
 {
-    static line lines[MAX_ROWS];
-    range x = {INFINITY, -INFINITY}, y = {INFINITY, -INFINITY};
+    static chart c;
     char title[200];
-    if (collect(s, measure, lines, &x, &y) == 0) return false;
-    x.low -= 0.2, x.high += 0.2;
-    double margin = (y.high - y.low) * 0.05;
-    if (!(margin > 0)) margin = fabs(y.high) * 0.05 + 1e-9;
-    y.low -= margin, y.high += margin;
-    int n_rows = (int)json_array_size(s->rows), legend = TOP + 10;
-    dmc_writef(
-        w,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" "
-        "font-size=\"12\" fill=\"#777\">\n",
-        LEFT + WIDTH + LEGEND, TOP + HEIGHT + 50, LEFT + WIDTH + LEGEND, TOP + HEIGHT + 50);
+    double ratios[CHART_MAX_POINTS];
     snprintf(title, sizeof title, "%.100s (%s is better)", s->measures[measure].title,
              s->measures[measure].higher ? "higher" : "lower");
-    text_at(w, LEFT, 24, "start", title);
-    axes(w, &x, &y);
-    for (int row = 0; row < n_rows && row < MAX_ROWS; row++) {
-        const char *color = colors[row % N_COLORS];
-        if (!lines[row].n) continue;
-        draw_line(w, &lines[row], color, &x, &y);
-        dmc_writef(w, "<circle cx=\"%d\" cy=\"%d\" r=\"5\" fill=\"%s\"/>\n", LEFT + WIDTH + 20, legend, color);
-        text_at(w, LEFT + WIDTH + 32, legend + 4, "start", study_row_title(s, row));
-        legend += 18;
+    c = (chart){.title = title, .x_title = "bytes of the cache that are kept", .shares = true};
+    for (int row = 0; row < (int)json_array_size(s->rows) && chart_begin(&c, study_row_title(s, row)); row++)
+        for (int i = 0, n = study_ratios(s, row, ratios, CHART_MAX_POINTS); i < n; i++) {
+            study_number y = study_value(s, row, ratios[i], measure);
+            chart_add(&c, study_value(s, row, ratios[i], -1).mean, y.mean, y.deviation);
+        }
+    return chart_write(w, &c);
+}
+
+/* ---- heads, from results that have "per_head" and "positions": those of dmc inspect ---- */
+
+/* The result of a row at a ratio, of its first seed; NULL: none. The caller owns it. */
+static json_t *load(const study *s, int row, double cr, int measure)
+{
+    for (int i = 0; i < s->n_cells; i++) {
+        if (s->cells[i].row != row || s->cells[i].cr != cr) continue;
+        char *path = study_result_path(s, i, s->measures[measure].result);
+        json_t *r = json_load_file(path, 0, NULL);
+        dmc_free(path);
+        return r;
     }
-    dmc_writef(w, "</svg>\n");
-    return true;
+    return NULL;
+}
+
+static double number(const json_t *object, const char *key)
+{
+    const json_t *v = json_object_get(object, key);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+/* [layers, heads] of "per_head", which stands in that order; NULL: something else stands there. dmc_free. */
+static double *head_ratios(const json_t *result, int *n_layers, int *n_heads)
+{
+    const json_t *list = json_object_get(result, "per_head");
+    const size_t n = json_array_size(list);
+    const json_t *last = n ? json_array_get(list, n - 1) : NULL;
+    *n_layers = last ? (int)number(last, "layer") + 1 : 0;
+    *n_heads = last ? (int)number(last, "head") + 1 : 0;
+    double *values = NULL;
+    if (!n || (size_t)*n_layers * (size_t)*n_heads != n || dmc_array(&values, n, sizeof *values) != DMC_OK) return NULL;
+    for (size_t i = 0; i < n; i++) {
+        values[i] = number(json_array_get(list, i), "cr");
+        if (values[i] > 0) continue;
+        dmc_free(values);
+        return NULL;
+    }
+    return values;
+}
+
+bool study_heads(const study *s, int row, int measure, dmc_writer *w)
+{
+    double ratios[MAX_RATIOS], high = 2;
+    picture_map maps[MAX_RATIOS];
+    char titles[MAX_RATIOS][32], title[200];
+    picture p = {.title = title,
+                 .subtitle = "tokens a slot of each layer (down) and KV head (across), as the ratio asked for grows",
+                 .maps = maps};
+    for (int i = 0, n = study_ratios(s, row, ratios, MAX_RATIOS); i < n; i++) {
+        int n_layers, n_heads;
+        json_t *result = load(s, row, ratios[i], measure);
+        double *values = head_ratios(result, &n_layers, &n_heads);
+        json_decref(result);
+        if (!values || (p.n_maps && (n_layers != p.n_layers || n_heads != p.n_heads))) {
+            dmc_free(values);
+            continue;
+        }
+        p.n_layers = n_layers, p.n_heads = n_heads;
+        for (int k = 0; k < n_layers * n_heads; k++) high = fmax(high, values[k]);
+        snprintf(titles[p.n_maps], sizeof titles[0], "CR %g", ratios[i]);
+        maps[p.n_maps] =
+            (picture_map){.title = titles[p.n_maps], .values = values, .low = 1, .logarithmic = true, .format = "%.1f"};
+        p.n_maps++;
+    }
+    snprintf(title, sizeof title, "%.150s", study_row_title(s, row));
+    for (int i = 0; i < p.n_maps; i++) maps[i].high = high;
+    if (p.n_maps) picture_write_svg(w, &p);
+    for (int i = 0; i < p.n_maps; i++) dmc_free((void *)maps[i].values);
+    return p.n_maps > 0;
+}
+
+bool study_positions(const study *s, int row, int measure, dmc_writer *w)
+{
+    static chart c;
+    double ratios[MAX_RATIOS];
+    char title[200], names[MAX_RATIOS][32];
+    snprintf(title, sizeof title, "%.100s: settled tokens a slot, by their place in the window",
+             study_row_title(s, row));
+    c = (chart){.title = title, .x_title = "position of the token"};
+    for (int i = 0, n = study_ratios(s, row, ratios, MAX_RATIOS); i < n; i++) {
+        json_t *result = load(s, row, ratios[i], measure), *place;
+        const json_t *list = json_object_get(result, "positions");
+        size_t k;
+        snprintf(names[i], sizeof names[i], "CR %g", ratios[i]);
+        chart_begin(&c, names[i]);
+        json_array_foreach(list, k, place) chart_add(&c, number(place, "from"), number(place, "tokens_per_slot"), NAN);
+        json_decref(result);
+    }
+    return chart_write(w, &c);
 }

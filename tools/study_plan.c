@@ -103,7 +103,7 @@ static void add_cell(study *s, study_cell c)
 
 static void add_row(study *s, int i, const json_t *seeds)
 {
-    static const char *const known[] = {"name", "title", "cr", "seeds", "args", "policy", "from", NULL};
+    static const char *const known[] = {"name", "title", "cr", "seeds", "args", "policy", "from", "define", NULL};
     char where[64], id[256];
     json_t *row = json_array_get(s->rows, (size_t)i);
     snprintf(where, sizeof where, "row %d", i + 1);
@@ -138,9 +138,44 @@ static void add_row(study *s, int i, const json_t *seeds)
     }
 }
 
+static int find_row(const study *s, const char *name)
+{
+    for (int i = 0; i < (int)json_array_size(s->rows); i++)
+        if (!strcmp(study_row_name(s, i), name)) return i;
+    return -1;
+}
+
+static void check_rows(const study *s, const json_t *rows, const char *where)
+{
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const char *name = json_string_value(json_array_get(rows, i));
+        if (!name || find_row(s, name) < 0)
+            cli_die(NULL, "%s: \"rows\" must hold names of rows; \"%s\" is none", where, name ? name : "?");
+    }
+}
+
+bool study_measures(const study *s, int cell, int measure)
+{
+    const study_measure *m = &s->measures[measure];
+    if (!m->command) return false;
+    for (size_t i = 0; i < json_array_size(m->rows); i++)
+        if (find_row(s, json_string_value(json_array_get(m->rows, i))) == s->cells[cell].row) return true;
+    return !m->rows;
+}
+
+/* The measure takes another value from the result of one above it. */
+static void take_over(const study *s, study_measure *m, const char *of, const char *where)
+{
+    const study_measure *other = s->measures;
+    if (m->command) cli_die(NULL, "%s: want either \"command\" or \"of\"", where);
+    while (other < m && (other->result != other->name || strcmp(other->name, of) != 0)) other++;
+    if (other == m) cli_die(NULL, "%s: no measure with a command above it is called \"%s\"", where, of);
+    m->result = other->name;
+}
+
 static void read_measures(study *s)
 {
-    static const char *const known[] = {"name", "title", "command", "value", "better", "bytes", NULL};
+    static const char *const known[] = {"name", "title", "command", "of", "rows", "value", "better", "bytes", NULL};
     json_t *list = list_of(s->file, "measures", "the study");
     s->n_measures = list ? (int)json_array_size(list) : 0;
     if (!s->n_measures) cli_die(NULL, "the study has no \"measures\"");
@@ -151,18 +186,23 @@ static void read_measures(study *s)
         snprintf(where, sizeof where, "measure %d", i + 1);
         check_keys(m, known, where);
         study_measure *out = &s->measures[i];
-        const char *better = string_of(m, "better", where);
+        const char *better = string_of(m, "better", where), *of = string_of(m, "of", where);
         *out = (study_measure){.name = need_string(m, "name", where),
                                .title = string_of(m, "title", where),
+                               .result = string_of(m, "name", where),
                                .value = need_string(m, "value", where),
                                .command = list_of(m, "command", where),
+                               .rows = list_of(m, "rows", where),
                                .bytes = json_is_true(json_object_get(m, "bytes")),
                                .higher = better && !strcmp(better, "higher")};
         check_name(out->name, where);
         if (!out->title) out->title = out->name;
         if (better && strcmp(better, "higher") && strcmp(better, "lower"))
             cli_die(NULL, "%s: \"better\" is \"higher\" or \"lower\"", where);
-        if (!out->command || !json_array_size(out->command)) cli_die(NULL, "%s: \"command\" is missing", where);
+        check_rows(s, out->rows, where);
+        if (of) take_over(s, out, of, where);
+        else if (!out->command || !json_array_size(out->command))
+            cli_die(NULL, "%s: \"command\" is missing, or \"of\", a measure above it", where);
     }
 }
 
@@ -200,7 +240,8 @@ void study_read(study *s, const char *path, const char *dir)
     if (reference) s->reference = parent_of(s, reference, s->cells[0].seed, "\"reference\"");
     for (int i = 0; i < s->n_cells; i++) /* every $word is known, before anything runs */
         for (int m = -1; m < s->n_measures; m++)
-            json_decref(study_expand(s, m < 0 ? s->cells[i].arguments : s->measures[m].command, i));
+            if (m < 0 || study_measures(s, i, m))
+                json_decref(study_expand(s, m < 0 ? s->cells[i].arguments : s->measures[m].command, i));
 }
 
 void study_free(study *s)
@@ -211,6 +252,11 @@ void study_free(study *s)
     dmc_free(s->dir);
     json_decref(s->file);
     *s = (study){0};
+}
+
+const char *study_row_name(const study *s, int row)
+{
+    return json_string_value(json_object_get(json_array_get(s->rows, (size_t)row), "name"));
 }
 
 const char *study_row_title(const study *s, int row)
@@ -250,11 +296,13 @@ static void push(json_t *list, const char *text)
     if (json_array_append_new(list, json_string(text))) cli_die(NULL, "\"%s\" is not UTF-8", text);
 }
 
-/* A word of the file: "define" first, then those of the cell. */
+/* A word of the file: "define" of the row, then of the study, then those of the cell. */
 static void put_word(json_t *out, const study *s, const char *word, int cell)
 {
-    const json_t *defined = json_object_get(json_object_get(s->file, "define"), word);
     const study_cell *c = cell >= 0 ? &s->cells[cell] : NULL;
+    const json_t *row = c ? json_array_get(s->rows, (size_t)c->row) : NULL;
+    const json_t *defined = json_object_get(json_object_get(row, "define"), word);
+    if (!defined) defined = json_object_get(json_object_get(s->file, "define"), word);
     char number[32] = "", *path = NULL;
     if (json_is_string(defined)) {
         push(out, json_string_value(defined));

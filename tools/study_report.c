@@ -26,8 +26,8 @@ static double bytes_of(const study *s, int cell)
     int from = s->reference >= 0 ? s->reference : cell;
     for (int m = 0; m < s->n_measures; m++)
         if (s->measures[m].bytes)
-            return result_of(s, cell, s->measures[m].name, "kv_bytes") /
-                   result_of(s, from, s->measures[m].name, "kv_bytes_uncompressed");
+            return result_of(s, cell, s->measures[m].result, "kv_bytes") /
+                   result_of(s, from, s->measures[m].result, "kv_bytes_uncompressed");
     return NAN;
 }
 
@@ -38,7 +38,7 @@ study_number study_value(const study *s, int row, double cr, int measure)
     for (int i = 0; i < s->n_cells; i++) {
         if (s->cells[i].row != row || s->cells[i].cr != cr) continue;
         double v =
-            measure < 0 ? bytes_of(s, i) : result_of(s, i, s->measures[measure].name, s->measures[measure].value);
+            measure < 0 ? bytes_of(s, i) : result_of(s, i, s->measures[measure].result, s->measures[measure].value);
         if (!isfinite(v)) continue;
         out.n++;
         sum += v;
@@ -77,9 +77,9 @@ static void csv(const study *s, const char *path)
     dmc_writef(w, "row,title,cr,seed,measure,value\n");
     for (int i = 0; i < s->n_cells; i++) {
         const study_cell *c = &s->cells[i];
-        const char *name = json_string_value(json_object_get(json_array_get(s->rows, (size_t)c->row), "name"));
+        const char *name = study_row_name(s, c->row);
         for (int m = -1; m < s->n_measures; m++) {
-            double v = m < 0 ? bytes_of(s, i) : result_of(s, i, s->measures[m].name, s->measures[m].value);
+            double v = m < 0 ? bytes_of(s, i) : result_of(s, i, s->measures[m].result, s->measures[m].value);
             if (!isfinite(v)) continue;
             dmc_writef(w, "%s,\"", name);
             for (const char *p = study_row_title(s, c->row); *p; p++)
@@ -154,9 +154,47 @@ static void page(const study *s, const char *path)
     dmc_writef(w, "</tr>\n");
     table(s, w, "<tr><td>", "</td><td>", "</td></tr>", true);
     dmc_writef(w, "</table>\n");
-    for (int m = 0; m < s->n_measures; m++) study_curve(s, m, w);
+    for (int m = 0; m < s->n_measures; m++) {
+        study_curve(s, m, w);
+        for (int row = 0; s->measures[m].command && row < (int)json_array_size(s->rows); row++)
+            study_heads(s, row, m, w), study_positions(s, row, m, w);
+    }
     dmc_writef(w, "</body></html>\n");
     cli_check(dmc_writer_commit(w));
+}
+
+/* A picture of a row and a measure. */
+typedef bool draw_row(const study *s, int row, int measure, dmc_writer *w);
+
+static bool draw_curve(const study *s, int row, int measure, dmc_writer *w)
+{
+    (void)row;
+    return study_curve(s, measure, w);
+}
+
+/* DIR/NAME.svg, if there is something to draw. */
+static void picture_file(const study *s, const char *name, draw_row *draw, int row, int measure)
+{
+    char path[4200];
+    dmc_writer *w;
+    snprintf(path, sizeof path, "%s/%s.svg", s->dir, name);
+    cli_check(dmc_writer_open(&w, path));
+    if (draw(s, row, measure, w)) cli_check(dmc_writer_commit(w));
+    else dmc_writer_abort(w);
+}
+
+static void pictures(const study *s)
+{
+    char name[256];
+    for (int m = 0; m < s->n_measures; m++) {
+        picture_file(s, s->measures[m].name, draw_curve, 0, m);
+        for (int row = 0; s->measures[m].command && row < (int)json_array_size(s->rows); row++) {
+            snprintf(name, sizeof name, "%s-%s-heads", s->measures[m].name, study_row_name(s, row));
+            picture_file(s, name, study_heads, row, m);
+            snprintf(name, sizeof name, "%s-%s-positions", s->measures[m].name, study_row_name(s, row));
+            picture_file(s, name, study_positions, row, m);
+        }
+    }
 }
 
 void study_report(const study *s)
@@ -165,13 +203,7 @@ void study_report(const study *s)
     cli_check(dmc_make_dir(s->dir));
     snprintf(path, sizeof path, "%s/results.csv", s->dir);
     csv(s, path);
-    for (int m = 0; m < s->n_measures; m++) {
-        dmc_writer *w;
-        snprintf(path, sizeof path, "%s/%s.svg", s->dir, s->measures[m].name);
-        cli_check(dmc_writer_open(&w, path));
-        if (study_curve(s, m, w)) cli_check(dmc_writer_commit(w));
-        else dmc_writer_abort(w);
-    }
+    pictures(s);
     snprintf(path, sizeof path, "%s/report.html", s->dir);
     page(s, path);
     snprintf(path, sizeof path, "%s/report.md", s->dir);

@@ -102,7 +102,9 @@ static int n_commands(const study *s) { return 1 + s->n_cells + s->n_cells * s->
 static bool is_wanted(const study *s, int i)
 {
     if (i == 0) return s->base_train != NULL;
-    return i > s->n_cells || s->cells[i - 1].trains;
+    if (i <= s->n_cells) return s->cells[i - 1].trains;
+    const int k = i - 1 - s->n_cells;
+    return study_measures(s, k / s->n_measures, k % s->n_measures);
 }
 
 /* ---- what is there ---- */
