@@ -101,6 +101,19 @@ static void add_cell(study *s, study_cell c)
     s->cells[s->n_cells++] = c;
 }
 
+/* "seeds" of a row: how many of the study's, for all of its ratios or a list with a number for each. */
+static size_t seeds_of(const json_t *row, size_t ratio, size_t n_ratios, size_t most, const char *where)
+{
+    const json_t *seeds = json_object_get(row, "seeds");
+    if (!seeds) return 1;
+    if (json_is_array(seeds) && json_array_size(seeds) != n_ratios)
+        cli_die(NULL, "%s: \"seeds\" has %zu numbers for %zu ratios", where, json_array_size(seeds), n_ratios);
+    const json_t *n = json_is_array(seeds) ? json_array_get(seeds, ratio) : seeds;
+    if (!json_is_integer(n) || json_integer_value(n) < 1 || (size_t)json_integer_value(n) > most)
+        cli_die(NULL, "%s: \"seeds\" must lie between 1 and the number of the study's seeds, %zu", where, most);
+    return (size_t)json_integer_value(n);
+}
+
 static void add_row(study *s, int i, const json_t *seeds)
 {
     static const char *const known[] = {"name", "title", "cr", "seeds", "args", "policy", "from", "define", NULL};
@@ -115,16 +128,13 @@ static void add_row(study *s, int i, const json_t *seeds)
            *policy = list_of(row, "policy", where);
     if (!args == !policy)
         cli_die(NULL, "%s: want either \"args\" (of dmc retrofit) or \"policy\" (of a model as it is)", where);
-    json_int_t n_seeds =
-        json_is_integer(json_object_get(row, "seeds")) ? json_integer_value(json_object_get(row, "seeds")) : 1;
-    if (n_seeds < 1 || n_seeds > (json_int_t)json_array_size(seeds))
-        cli_die(NULL, "%s: \"seeds\" must lie between 1 and the number of the study's seeds, %zu", where,
-                json_array_size(seeds));
-    for (size_t k = 0; k < (crs ? json_array_size(crs) : 1); k++) {
+    const size_t n_ratios = crs ? json_array_size(crs) : 1;
+    for (size_t k = 0; k < n_ratios; k++) {
         double cr = crs ? json_number_value(json_array_get(crs, k)) : 0;
         if (crs && !(cr >= 1 && cr <= 1024)) cli_die(NULL, "%s: compression ratios lie between 1 and 1024", where);
-        for (json_int_t j = 0; j < n_seeds; j++) {
-            int seed = (int)json_integer_value(json_array_get(seeds, (size_t)j));
+        const size_t n_seeds = seeds_of(row, k, n_ratios, json_array_size(seeds), where);
+        for (size_t j = 0; j < n_seeds; j++) {
+            int seed = (int)json_integer_value(json_array_get(seeds, j));
             name_cell(id, sizeof id, name, cr, seed);
             if (find_cell(s, id) >= 0) cli_die(NULL, "%s: two cells would be called %s", where, id);
             add_cell(s, (study_cell){.id = copy_of(id),

@@ -89,22 +89,27 @@ static command measure_command(const study *s, int cell, int measure)
     return k;
 }
 
-/* Training first, cell by cell, then the measures: those of every cell may need the reference. */
-static command command_at(const study *s, int i)
+/* The order: the base, the cells up to the reference, then cell by cell training and measures, which may need the reference. What the i-th
+ * place is for; measure -1: training; cell -1: the base. false: nothing is to be run there. */
+static bool place_of(const study *s, int i, int *cell, int *measure)
 {
-    int n_training = 1 + s->n_cells;
-    if (i < n_training) return training_command(s, i - 1);
-    return measure_command(s, (i - n_training) / s->n_measures, (i - n_training) % s->n_measures);
+    const int n_early = 1 + s->reference + 1, each = 1 + s->n_measures;
+    *cell = i < n_early ? i - 1 : (i - n_early) / each;
+    *measure = i < n_early ? -1 : (i - n_early) % each - 1;
+    if (*measure >= 0) return study_measures(s, *cell, *measure);
+    if (*cell < 0) return s->base_train != NULL;
+    return s->cells[*cell].trains && (i < n_early || *cell > s->reference);
 }
 
-static int n_commands(const study *s) { return 1 + s->n_cells + s->n_cells * s->n_measures; }
+static int n_places(const study *s) { return 1 + s->reference + 1 + s->n_cells * (1 + s->n_measures); }
 
-static bool is_wanted(const study *s, int i)
+/* false: nothing is to be run at this place. */
+static bool command_at(command *out, const study *s, int i)
 {
-    if (i == 0) return s->base_train != NULL;
-    if (i <= s->n_cells) return s->cells[i - 1].trains;
-    const int k = i - 1 - s->n_cells;
-    return study_measures(s, k / s->n_measures, k % s->n_measures);
+    int cell, measure;
+    if (!place_of(s, i, &cell, &measure)) return false;
+    *out = measure < 0 ? training_command(s, cell) : measure_command(s, cell, measure);
+    return true;
 }
 
 /* ---- what is there ---- */
@@ -239,9 +244,9 @@ int study_run(const study *s, bool dry, bool quiet, bool no_color)
     int n = 0, done = 0, failed = 0;
     progress bar;
     if (!dry) make_folders(s);
-    for (int i = 0; i < n_commands(s); i++) {
-        if (!is_wanted(s, i)) continue;
-        command k = command_at(s, i);
+    for (int i = 0; i < n_places(s); i++) {
+        command k;
+        if (!command_at(&k, s, i)) continue;
         bool there = is_done(&k);
         n++;
         done += there;
@@ -256,9 +261,9 @@ int study_run(const study *s, bool dry, bool quiet, bool no_color)
         &bar, &(progress_options){
                   .title = "study", .first = done, .total = n, .quiet = quiet, .no_color = no_color, .interval = 60});
     done = 0;
-    for (int i = 0; i < n_commands(s) && !stopped; i++) {
-        if (!is_wanted(s, i)) continue;
-        command k = command_at(s, i);
+    for (int i = 0; i < n_places(s) && !stopped; i++) {
+        command k;
+        if (!command_at(&k, s, i)) continue;
         if (is_done(&k)) {
             done++;
             command_free(&k);
