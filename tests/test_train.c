@@ -433,6 +433,7 @@ static void test_trouble_is_told(void **state)
     dmc_trainer_close(t);
     o = run_options(&c, true);
     o.policy.offset = 80; /* nothing will ever merge */
+    o.steer = 0;
     o.steps_ramp = 20, o.steps_hold = 120, o.policy.cr = 4;
     int warnings = 0;
     dmc_init_weights(m, 4);

@@ -315,6 +315,7 @@ static const method methods[] = {
     {"gqa", {.method = DMC_METHOD_GQA, .cr = 2}},
     {"none", {.method = DMC_METHOD_NONE, .cr = 2}}, /* from here on without a run on a real model */
     {"dmc, no delay", {.method = DMC_METHOD_DMC, .cr = 2}},
+    {"dmc as published", {.method = DMC_METHOD_DMC, .cr = 2, .delay = -1, .paper = true}},
     {"dmc by chance", {.method = DMC_METHOD_DMC, .decision = DMC_DECISION_NOISE, .cr = 2, .delay = 12}},
     {"dms in turn", {.method = DMC_METHOD_DMS, .decision = DMC_DECISION_PERIOD, .cr = 2, .delay = 12}},
 };
@@ -491,7 +492,6 @@ static dmc_train_report train_real(const method *m, const char *path)
     text = make_corpus(40000, model->config.n_vocab);
     dmc_train_options o = options_of(m, &model->config, 96, 4, STEPS);
     o.adamw.decision_scale *= 2; /* so few steps */
-    o.price *= 2;
     assert_int_equal(prepare(&model, m, &o.policy), DMC_OK);
     assert_int_equal(dmc_trainer_create(&t, model, &text, &text, &o, &cpu), DMC_OK);
     assert_int_equal(dmc_trainer_run(t, NULL, on_step, &w), DMC_OK);

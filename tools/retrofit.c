@@ -22,9 +22,9 @@ static const char about[] =
 typedef struct {
     training t;
     dmc_recipe r;
-    int method, decision_from, regime; /* indices of their choices */
+    int method, decision_from, regime, recipe; /* indices of their choices */
     const char *model, *loss;
-    double tau, price, decision_scale, offset;
+    double tau, steer, price, decision_scale, offset;
     int window, channel;
 } retrofit;
 
@@ -59,12 +59,22 @@ static void parse(retrofit *x, int argc, char **argv)
         CLI_HEADING("Batches"),
         TRAINING_BATCHES(&x->t),
         CLI_HEADING("Recipe"),
+        CLI_OPTION(
+            "recipe", 0, &x->recipe, .choices = "default|paper",
+            .help =
+                "paper: dmc with the published constants, its stages in proportion to the steps; the options below go over either"),
         CLI_OPTION("lr", 0, &x->t.lr, .arg = "X", .min = 0, .max = 10, .def = "0.128 / width", .help = "learning rate"),
         CLI_OPTION("decision-scale", 0, &x->decision_scale, .arg = "X", .min = 0, .max = 1e6,
                    .def = "2.5 / (lr width); dms: a hundredth of it", .help = "factor on it for the rows that decide"),
+        CLI_OPTION(
+            "steer", 0, &x->steer, .arg = "X", .min = -1, .max = 1, .def = "0.2",
+            .help =
+                "each step moves the offset of the decisions by this share of the way to where its batch would have had the CR; 0: it stays, and "
+                "the compression loss alone pulls, as published"),
         CLI_OPTION("price", 0, &x->price, .arg = "X", .min = -1, .max = 1e6, .def = "5",
-                   .help = "weight of the compression loss"),
-        CLI_OPTION("offset", 0, &x->offset, .arg = "C", .min = -100, .max = 100, .help = "c of the decision logit"),
+                   .help = "weight of the compression loss, with --steer 0; dmc-c: of heads being unequal"),
+        CLI_OPTION("offset", 0, &x->offset, .arg = "C", .min = -100, .max = 100,
+                   .help = "c of the decision logit, at the start"),
         CLI_OPTION("tau", 0, &x->tau, .arg = "X", .min = 1e-3, .max = 100, .help = "temperature of the soft decisions"),
         TRAINING_RUNNING(&x->t, "a quarter of the run"),
         {0}};
@@ -87,6 +97,9 @@ static void check(const retrofit *x)
     if (x->window && !dmc) cli_usage("--window: only slots of dmc are averages over one");
     if (x->decision_from != FROM_KEY && !chooses)
         cli_usage("--decision-from %s: for --method dmc and dms", x->decision_from == FROM_NOISE ? "noise" : "period");
+    if (x->recipe && !dmc) cli_usage("--recipe paper: for --method dmc, dmc-c and dmc-hardc");
+    if (cli_given(&x->price) && x->steer != 0 && !x->recipe && x->method != DMC_METHOD_DMC_C)
+        cli_usage("--price: the compression loss counts with --steer 0 alone");
     if (x->method == DMC_METHOD_GQA && x->r.cr != floor(x->r.cr)) cli_usage("--cr: gqa pools a whole number of heads");
 }
 
@@ -99,6 +112,7 @@ static void choose_recipe(retrofit *x, const dmc_config *c)
     x->r.decision = x->decision_from == FROM_NOISE    ? DMC_DECISION_NOISE
                     : x->decision_from == FROM_PERIOD ? DMC_DECISION_PERIOD
                                                       : DMC_DECISION_CHANNEL;
+    x->r.paper = x->recipe == 1;
     x->r.ctx = x->t.ctx, x->r.batch = x->t.batch;
     dmc_recipe_retrofit(o, c, &x->r);
     training_apply(&x->t);
@@ -107,8 +121,9 @@ static void choose_recipe(retrofit *x, const dmc_config *c)
     if (cli_given(&x->channel)) o->policy.channel = x->channel;
     if (x->loss) o->ce_weight = strcmp(x->loss, "distill") != 0, o->kl_weight = strcmp(x->loss, "lm") != 0;
     if (x->decision_scale > 0) o->adamw.decision_scale = (float)x->decision_scale;
+    if (x->steer >= 0) o->steer = (float)x->steer;
     if (x->price >= 0) o->price = (float)x->price;
-    o->policy.window = x->window;
+    if (cli_given(&x->window)) o->policy.window = x->window;
     o->policy.offset = (float)x->offset;
     o->tau = (float)x->tau;
 }
@@ -120,6 +135,7 @@ int cmd_retrofit(int argc, char **argv)
                   .method = DMC_METHOD_DMC,
                   .regime = DMC_REGIME_REGULAR,
                   .tau = 0.1,
+                  .steer = -1,
                   .price = -1,
                   .offset = 5,
                   .channel = -1};

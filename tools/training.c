@@ -33,7 +33,8 @@ static FILE *log_open(const char *path, bool resume, int64_t step)
     dmc_writer *w;
     bool have = resume && dmc_exists(path) && dmc_map_file(&old, path) == DMC_OK;
     cli_check(dmc_writer_open(&w, path));
-    dmc_writef(w, "step,stage,loss,ce,kl,hinge,price,cr,cr_target,lr,grad_norm,val_ce,val_cr,tokens,seconds,uneven\n");
+    dmc_writef(
+        w, "step,stage,loss,ce,kl,hinge,price,cr,cr_target,lr,grad_norm,val_ce,val_cr,tokens,seconds,uneven,offset\n");
     for (const char *at = (const char *)old.data, *end = have ? at + old.size : at, *next; at < end; at = next) {
         next = memchr(at, '\n', (size_t)(end - at));
         if (!next++) break;
@@ -89,7 +90,7 @@ static bool on_step(const dmc_train_report *r, void *user)
             r->grad_norm);
     if (r->measured) fprintf(w->log, "%.6f,%.4f", r->val_ce, r->val_cr);
     else fprintf(w->log, ",");
-    fprintf(w->log, ",%.0f,%.1f,%.4f\n", r->tokens, r->seconds, r->uneven);
+    fprintf(w->log, ",%.0f,%.1f,%.4f,%.4f\n", r->tokens, r->seconds, r->uneven, r->offset);
     fflush(w->log);
     if (r->measured && r->stage >= DMC_STAGE_RAMP)
         progress_note(&w->bar, "step %lld: held-out loss %.4f at CR %.2f", (long long)r->step, r->val_ce, r->val_cr);
@@ -153,8 +154,8 @@ static void print_result(const training *t, const char *name, const dmc_checkpoi
     const dmc_train_report *r = &w->last;
     bool dmc = !t->o.steps_train;
     if (dmc && cr < 0.97 * t->o.policy.cr)
-        cli_warn("CR %.2f of %.2f: give it more steps (--steps), or raise --price or --decision-scale", cr,
-                 (double)t->o.policy.cr);
+        cli_warn("CR %.2f of %.2f: give it more steps (--steps), or raise --decision-scale (with --steer 0: --price)",
+                 cr, (double)t->o.policy.cr);
     if (t->json) {
         json_t *o = json_new_object();
         json_put_string(o, "out", t->out);

@@ -127,6 +127,7 @@ size_t dmc_net_bytes(const dmc_net *n) { return n->bytes; }
 const dmc_attention_saved *dmc_net_attention(const dmc_net *n, int il) { return &n->acts[il].saved; }
 
 void dmc_net_set_channel(dmc_net *n, int channel) { n->c.policy.channel = channel; }
+void dmc_net_set_offset(dmc_net *n, float offset) { n->c.policy.offset = offset; }
 void dmc_net_set_period(dmc_net *n, int period) { n->c.policy.period = period; }
 
 void dmc_net_linear(const dmc_net *n, dmc_math math, int64_t M, const float *x, const float *w, int64_t rows,

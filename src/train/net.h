@@ -34,8 +34,9 @@ dmc_status dmc_net_create(dmc_net **out, const dmc_config *c, const dmc_layout *
 void dmc_net_close(dmc_net *n);
 size_t dmc_net_bytes(const dmc_net *n); /* of its activations and scratch */
 
-/* Another decision channel, or another period of decisions by a rule, for the passes to come. */
+/* Another decision channel, offset, or period of decisions by a rule, for the passes to come. */
 void dmc_net_set_channel(dmc_net *n, int channel);
+void dmc_net_set_offset(dmc_net *n, float offset);
 void dmc_net_set_period(dmc_net *n, int period);
 
 /* -> last hidden states after the final norm [B*T][n_embd], valid until the next forward. */

@@ -47,6 +47,21 @@ static void without_compression(dmc_train_options *o)
     o->policy = dmc_policy_none();
 }
 
+/* The published constants: 250 steps of zero-out, 6000 for each unit of CR, 2000 to solidify, in proportion to the steps there are; a rate that
+ * ends at a tenth. The learning rate is scaled by the width (rate_for), as all rates here. */
+static void as_published(dmc_train_options *o, const dmc_config *c, const dmc_recipe *r)
+{
+    const double zero = 250, ramp = 6000 * (r->cr - 1), hold = 2000;
+    const int64_t steps = o->steps_zero + o->steps_ramp + o->steps_hold;
+    o->steps_zero = (int64_t)((double)steps * zero / (zero + ramp + hold) + 0.5);
+    o->steps_hold = (int64_t)((double)steps * hold / (zero + ramp + hold) + 0.5);
+    o->steps_ramp = steps - o->steps_zero - o->steps_hold;
+    o->policy.window = 12, o->policy.channel = c->head_dim - 1;
+    o->steer = 0, o->price = 1, o->adamw.decision_scale = 1, o->lr_min = o->lr / 10;
+    o->turn_channel = o->fade_noise = false;
+    if (r->delay < 0) o->policy.delay = 0;
+}
+
 void dmc_recipe_retrofit(dmc_train_options *o, const dmc_config *c, const dmc_recipe *r)
 {
     static const double steps_per_cr[] = {[DMC_REGIME_SHORT] = 30, [DMC_REGIME_REGULAR] = 60, [DMC_REGIME_LONG] = 120};
@@ -59,6 +74,8 @@ void dmc_recipe_retrofit(dmc_train_options *o, const dmc_config *c, const dmc_re
     o->steps_ramp = steps / 2;
     o->steps_hold = steps - o->steps_zero - o->steps_ramp;
     o->steps_warmup = steps / 40;
+    o->turn_channel = o->fade_noise = true;
+    o->steer = 0.2f;
     o->price = 5;
     o->equal_heads = r->method == DMC_METHOD_DMC_C;
     o->adapters_only = r->method == DMC_METHOD_DMS_ADAPTER;
@@ -67,6 +84,7 @@ void dmc_recipe_retrofit(dmc_train_options *o, const dmc_config *c, const dmc_re
     float reach = 2.5f / (o->lr * (float)c->n_embd);
     o->adamw.decision_scale = p->kind == DMC_POLICY_DMS ? reach / p->scale : fmaxf(1, reach);
     o->eval_every = steps / 4;
+    if (r->paper) as_published(o, c, r);
     if (r->method == DMC_METHOD_NONE || r->method == DMC_METHOD_GQA) without_compression(o);
 }
 

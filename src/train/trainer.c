@@ -3,7 +3,10 @@
 #include "train/trainer.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum { SAMPLE = 1 << 14 };
 
 struct dmc_trainer {
     dmc_train_options o;
@@ -17,11 +20,12 @@ struct dmc_trainer {
     bool has_held_out;
     int32_t *ids, *lengths, *counted; /* [batch][ctx], [batch] */
     float *noise, *d_alpha;           /* [L][B][H][T], [L][B][H] */
+    float *sample;                    /* [SAMPLE] logits */
     double *merged;                   /* [L][H] decisions of the last pass that merge or evict */
     uint64_t fingerprint;
     /* the state of the run */
     int64_t step, slack; /* slack: steps in a row that the CR lagged behind its target */
-    double price, tokens, seconds, val_ce, val_cr, first_loss, smooth_loss;
+    double price, tokens, seconds, val_ce, val_cr, first_loss, smooth_loss; /* and o.policy.offset, which is steered */
 };
 
 const char *dmc_stage_name(dmc_stage s)
@@ -73,11 +77,10 @@ static int period_at(const dmc_train_options *o, double cr)
     return (int)ceil((o->ctx - o->policy.delay) / (o->ctx / cr - o->policy.delay) - 1e-6);
 }
 
-/* The noise fades over the first half of the hold stage: from then on training decides as serving does. */
 static float noise_at(const dmc_train_options *o, int64_t step)
 {
     int64_t s = step - o->steps_zero - o->steps_ramp;
-    return s <= 0 ? 1 : fmaxf(0, 1 - 2 * (float)s / (float)o->steps_hold);
+    return s <= 0 || !o->fade_noise ? 1 : fmaxf(0, 1 - 2 * (float)s / (float)o->steps_hold);
 }
 
 /* ---- identity of a run: what a state file must agree with ---- */
@@ -90,15 +93,15 @@ static uint64_t fingerprint(const dmc_trainer *t)
     const dmc_policy *p = &o->policy;
     int n = snprintf(
         text, sizeof text,
-        "%d %d %d %d %llu %a %a %lld %lld %lld %lld %lld %lld %a %a %a %a %a %a %a %a %d %d %d %d %d %d %d %a %a %a %d %d %a "
-        "%a %a %a %a %d %a %d %d %d",
+        "%d %d %d %d %llu %a %a %lld %lld %lld %lld %lld %lld %a %a %a %a %a %a %a %a %d %d %d %d %d %d %d %d %d %a %a %a %d %d %a "
+        "%a %a %a %a %a %d %a %d %d %d",
         o->ctx, o->batch, o->accumulate, o->packed, (unsigned long long)o->seed, o->lr, o->lr_min,
         (long long)o->steps_warmup, (long long)o->steps_flat, (long long)o->steps_train, (long long)o->steps_zero,
         (long long)o->steps_ramp, (long long)o->steps_hold, o->adamw.beta1, o->adamw.beta2, o->adamw.eps,
         o->adamw.weight_decay, o->adamw.clip, o->adamw.decision_scale, o->ce_weight, o->kl_weight, o->kl_forward,
-        o->adapters_only, o->equal_heads, (int)p->kind, (int)p->decision, p->channel, p->period, p->offset, p->scale,
-        p->eps, p->window, p->delay, p->cr, o->tau, o->price, c->norm_eps, c->rope_theta, (int)c->rope_kind,
-        c->rope_factor, c->rope_interleaved, c->qk_norm, (int)o->math);
+        o->adapters_only, o->equal_heads, o->turn_channel, o->fade_noise, (int)p->kind, (int)p->decision, p->channel,
+        p->period, p->offset, p->scale, p->eps, p->window, p->delay, p->cr, o->tau, o->steer, o->price, c->norm_eps,
+        c->rope_theta, (int)c->rope_kind, c->rope_factor, c->rope_interleaved, c->qk_norm, (int)o->math);
     uint64_t h = dmc_checksum(text, (size_t)n, 1);
     h = dmc_checksum(t->train.corpus->ids, t->train.corpus->n * sizeof(int32_t), h);
     return dmc_checksum(t->w, t->layout.n_floats * sizeof(float), h);
@@ -129,7 +132,7 @@ static dmc_status check_options(const dmc_train_options *o, const dmc_config *c)
     return DMC_OK;
 }
 
-/* Decides which channel shall decide, and turns what it carries out of it (channel.h). */
+/* Decides which channel shall decide, and turns what it carries out of it. */
 static void free_channel(dmc_trainer *t)
 {
     const dmc_config *c = &t->model->config;
@@ -141,6 +144,7 @@ static void free_channel(dmc_trainer *t)
         t->o.policy.channel = dmc_channel_choose(t->net, c, &t->layout, &p, n_rows, t->w, t->g);
     t->model->config.policy.channel = t->o.policy.channel;
     dmc_net_set_channel(t->net, t->o.policy.channel);
+    if (!t->o.turn_channel) return;
     dmc_net_forward(t->net, t->w, &p);
     dmc_channel_turn(t->net, c, &t->layout, n_rows, t->o.policy.channel, t->w);
 }
@@ -186,6 +190,7 @@ dmc_status dmc_trainer_create(dmc_trainer **out, dmc_checkpoint *model, const dm
     DMC_GOTO(dmc_array(&t->d_alpha, (size_t)o->batch * heads, sizeof *t->d_alpha));
     DMC_GOTO(dmc_array(&t->noise, tokens * heads, sizeof *t->noise));
     DMC_GOTO(dmc_array(&t->merged, heads, sizeof *t->merged));
+    DMC_GOTO(dmc_array(&t->sample, SAMPLE, sizeof *t->sample));
     t->fingerprint = fingerprint(t);
     if (!o->steps_train && dmc_query_channel(&c->policy, 0) >= 0) free_channel(t);
     *out = t;
@@ -203,7 +208,7 @@ void dmc_trainer_close(dmc_trainer *t)
     dmc_sampling_free(&t->held_out);
     dmc_layout_free(&t->layout);
     void *arrays[] = {t->w,       t->g,       t->m,     t->v,       t->teacher_w, t->ids,
-                      t->lengths, t->counted, t->noise, t->d_alpha, t->merged};
+                      t->lengths, t->counted, t->noise, t->d_alpha, t->merged,    t->sample};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) dmc_free(arrays[i]);
     dmc_free(t);
 }
@@ -216,14 +221,20 @@ void dmc_trainer_work(const dmc_trainer *t, double *tokens, double *seconds)
     *seconds = t->seconds;
 }
 
+static void set_offset(dmc_trainer *t, float offset)
+{
+    t->o.policy.offset = t->model->config.policy.offset = offset;
+    dmc_net_set_offset(t->net, offset);
+}
+
 /* ---- state file: magic, fingerprint, numbers, w, m, v of what is trained, checksum ---- */
 
-static const char magic[8] = "DMCRUN1";
+static const char magic[8] = "DMCRUN2";
 typedef struct {
     char magic[8];
     uint64_t fingerprint, n_floats;
     int64_t step, slack;
-    double price, tokens, seconds, val_ce, val_cr, first_loss, smooth_loss;
+    double price, offset, tokens, seconds, val_ce, val_cr, first_loss, smooth_loss;
 } state_head;
 
 static dmc_status save_state(const dmc_trainer *t, const char *path)
@@ -234,6 +245,7 @@ static dmc_status save_state(const dmc_trainer *t, const char *path)
                     .step = t->step,
                     .slack = t->slack,
                     .price = t->price,
+                    .offset = t->o.policy.offset,
                     .tokens = t->tokens,
                     .seconds = t->seconds,
                     .val_ce = t->val_ce,
@@ -284,6 +296,7 @@ dmc_status dmc_trainer_resume(dmc_trainer *t, const char *path)
         memcpy(t->m, m.data + sizeof h + n, n);
         memcpy(t->v, m.data + sizeof h + 2 * n, n);
         t->step = h.step, t->slack = h.slack, t->price = h.price, t->tokens = h.tokens, t->seconds = h.seconds;
+        set_offset(t, (float)h.offset);
         t->val_ce = h.val_ce, t->val_cr = h.val_cr, t->first_loss = h.first_loss, t->smooth_loss = h.smooth_loss;
     }
 done:
@@ -381,19 +394,50 @@ static double layer_loss(const dmc_trainer *t, int il, double n, double down, do
     return uneven;
 }
 
-/* Compression loss of the pass: price * max(0, alpha* - mean alpha) over all settled decisions of the batch; alpha* such that the cache,
- * recent window included, has the scheduled CR. Fills d_alpha; returns the shortfall alpha* - mean alpha (may be negative) and how uneven
- * the heads of a layer are. */
+/* alpha*: the mean decision with which the cache, recent window included, has this CR. */
+static double wanted_share(double cr, const slots *s)
+{
+    return fmin(0.999, 1 - (s->tokens / cr - s->recent) / (s->settled > 0 ? s->settled : 1));
+}
+
+/* Compression loss of the pass: price * max(0, alpha* - mean alpha) over all settled decisions of the batch, where the offset is not
+ * steered. Fills d_alpha; returns the shortfall alpha* - mean alpha (may be negative) and how uneven the heads of a layer are. */
 static double compression_loss(dmc_trainer *t, double cr_target, const slots *s, double *uneven)
 {
     const dmc_config *c = &t->model->config;
     double n = s->settled > 0 ? s->settled : 1, heads = (double)c->n_layers * c->n_kv_heads;
-    double wanted = 1 - (s->tokens / cr_target - s->recent) / n;
-    wanted = wanted > 0.999 ? 0.999 : wanted;
-    double shortfall = wanted - s->merged / n, each = t->price / (n * heads) / t->o.accumulate;
+    double shortfall = wanted_share(cr_target, s) - s->merged / n, each = t->price / (n * heads) / t->o.accumulate;
+    const double down = shortfall > 0 && t->o.steer == 0 ? -each : 0;
     *uneven = 0;
-    for (int il = 0; il < c->n_layers; il++) *uneven += layer_loss(t, il, n, shortfall > 0 ? -each : 0, each) / heads;
+    for (int il = 0; il < c->n_layers; il++) *uneven += layer_loss(t, il, n, down, each) / heads;
     return shortfall;
+}
+
+static int upwards(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* By how much the offset should be larger for the share `wanted` of the last pass's decisions to merge: a quantile of their logits, of at most
+ * SAMPLE of them at even distances. 0: the share is none or all. */
+static float offset_lacks(const dmc_trainer *t, double wanted)
+{
+    const dmc_config *c = &t->model->config;
+    int64_t stride = 0, seen = 0, n = 0;
+    for (int b = 0; b < t->o.batch; b++) stride += (int64_t)t->counted[b] * c->n_layers * c->n_kv_heads;
+    stride = stride / SAMPLE + 1;
+    for (int il = 0; il < c->n_layers; il++)
+        for (int b = 0; b < t->o.batch; b++)
+            for (int h = 0; h < c->n_kv_heads; h++) {
+                const float *l = dmc_net_attention(t->net, il)->l + ((int64_t)b * c->n_kv_heads + h) * t->o.ctx;
+                for (int i = 1; i < t->counted[b]; i++, seen++)
+                    if (seen % stride == 0) t->sample[n++] = l[i] * t->o.tau;
+            }
+    const int64_t merged = (int64_t)(wanted * (double)n + 0.5);
+    if (merged < 1 || merged >= n) return 0;
+    qsort(t->sample, (size_t)n, sizeof *t->sample, upwards);
+    return t->sample[n - merged];
 }
 
 /* The channel that decides is taken away from attention for good: of the heads that lose it. */
@@ -478,10 +522,14 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
     }
     r->hinge = shortfall > 0 ? shortfall : 0;
     r->price = t->price;
-    r->loss = lo.ce_weight * r->ce + lo.kl_weight * r->kl + t->price * (r->hinge + (o->equal_heads ? r->uneven : 0));
+    r->loss = lo.ce_weight * r->ce + lo.kl_weight * r->kl +
+              t->price * ((o->steer > 0 ? 0 : r->hinge) + (o->equal_heads ? r->uneven : 0));
     if (compresses) r->cr = ratio(&sum);
     r->grad_norm = dmc_adamw_step(&o->adamw, &t->layout, &t->cpu, compresses ? o->policy.channel : -1, t->w, t->g, t->m,
                                   t->v, t->step + 1, (float)r->lr);
+    if (learns && o->steer > 0)
+        set_offset(t, o->policy.offset + o->steer * offset_lacks(t, wanted_share(r->cr_target, &sum)));
+    r->offset = o->policy.offset;
     t->slack = learns && shortfall > 0.1 ? t->slack + 1 : 0;
     t->step++;
 }
@@ -499,7 +547,7 @@ static dmc_status judge(dmc_trainer *t, dmc_train_report *r)
         r->warning = "the loss diverges: take a smaller --lr, and for a retrofit a larger --delay or more --steps";
     if (t->slack > 0 && t->slack % 100 == 0)
         r->warning =
-            "the compression ratio does not follow its target: give the ramp more steps (--steps), or raise --price or --decision-scale";
+            "the compression ratio does not follow its target: give the ramp more steps (--steps), or raise --decision-scale (with --steer 0: --price)";
     return DMC_OK;
 }
 

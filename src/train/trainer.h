@@ -32,8 +32,13 @@ typedef struct {
                           decisions by a rule is made from it */
     bool adapters_only; /* all else is frozen */
     bool equal_heads;   /* the heads of a layer are held to the same CR */
+    bool turn_channel;  /* what the decision channel carried is turned out of it first (channel.h) */
+    bool fade_noise;    /* over the first half of the hold stage, so that training ends deciding as serving does */
     float tau;
-    float price;         /* weight of the compression loss */
+    float
+        steer; /* how far a step moves the offset of the decisions towards where the batch would have had the scheduled CR: 1 all the way;
+                    0: it stays, and the compression loss alone pulls, as published */
+    float price;         /* weight of the compression loss; with steer only of what holds heads equal */
     int64_t eval_every;  /* steps between held-out measurements; 0: only at the end */
     int eval_samples;    /* at most */
     double save_seconds; /* between state files; 0: at every step; negative: never */
@@ -47,6 +52,7 @@ typedef struct {
     double
         uneven; /* mean over heads of how far their decisions are from their layer's, |mean alpha - layer's mean alpha| */
     double price;         /* weight of hinge and, with equal_heads, of a smooth form of uneven */
+    double offset;        /* of the decisions */
     double cr, cr_target; /* of the batch, window counted (noisy hard decisions); scheduled */
     double lr, grad_norm;
     double val_ce, val_cr;  /* last held-out measurement with hard decisions, or NaN */
