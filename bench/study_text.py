@@ -121,9 +121,9 @@ def main():
     held_wiki = wiki_articles(read(data, "corpus-wikitext2-raw-test", "wiki.test.raw"))
     tales = [t for folder, name in (("corpus-tinystories-2m", "tinystories_sample.txt"), ("corpus-tinystories-v2", "tinystories_10k.txt"))
              for t in read(data, folder, name).split("<|endoftext|>") if t.strip()]
-    valid = [t for t in read(data, "corpus-tinystories-valid", "tinystories_val.txt").split("<|endoftext|>") if t.strip()]
-    kept = set(t.strip() for t in valid)
-    tales, dev_tales = split([t for t in tales if t.strip() not in kept])
+    tales, dev_tales = split(tales)
+    valid = read(data, "corpus-tinystories-valid", "tinystories_val.txt")
+    valid = valid[valid.index("\n", len(valid) // 2):]
     words = [w for w, _ in collections.Counter(re.findall(r"[a-z]{2,12}", " ".join(train))).most_common(1000)]
     with gzip.open(os.path.join(data, "bench-humaneval", "HumanEval.jsonl.gz"), "rt") as f:
         code = [row["prompt"] + row["canonical_solution"] for row in map(json.loads, f)]
@@ -135,11 +135,10 @@ def main():
     write(out, "pairs.txt", pairs(rng, 5000))
     write(out, "needles.txt", needles(rng, train, 3500))
     write(out, "dev.txt", in_turn([dev], [dev_wiki], dev_tales))
-    valid = valid[len(valid) // 2:]
-    write(out, "held.txt", in_turn([held], held_wiki, valid))
+    write(out, "held.txt", in_turn([held], held_wiki, [valid]))
     write(out, "held-books.txt", [held])
     write(out, "held-wiki.txt", held_wiki)
-    write(out, "held-tales.txt", valid)
+    write(out, "held-tales.txt", [valid])
     write(out, "held-code.txt", code)
 
 
