@@ -50,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint8_t *file = malloc(size);
         const uint64_t identity = dmc_engine_identity(e);
         memcpy(file, data, size);
-        if (size > 16) memcpy(file, "dmcs\3\0\0\0", 8), memcpy(file + 8, &identity, 8);
+        if (size > 16) memcpy(file, "dmcs\4\0\0\0", 8), memcpy(file + 8, &identity, 8);
         if (dmc_state_parse(&s, e, file, size, "fuzz") == DMC_OK) {
             use(s);
             dmc_session_close(s);

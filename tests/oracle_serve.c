@@ -168,9 +168,9 @@ static void check_step(const layer *l, worst *w, int64_t t, bool detail)
         equal(w, "len", slots, at(need(l->f, "len"), i));
         if (!detail) continue;
         const dmc_accumulator *a = dmc_seq_accumulator(l->seq, 0, h);
-        const float *k, *v;
         compare(w, "z", a->z, at(need(l->f, "z"), i), 1e-5 * fmax(1, fabs(a->z)));
-        dmc_seq_slot(l->seq, 0, h, slots - 1, &k, &v);
+        float k[D], v[D];
+        dmc_seq_slot(l->seq, 0, h, slots - 1, k, v);
         for (int64_t j = 0; j < D; j++) {
             compare(w, "slot_k", k[j], at(need(l->f, "slot_k"), i * D + j), key_tol);
             compare(w, "slot_v", v[j], at(need(l->f, "slot_v"), i * D + j), 1e-5);
@@ -209,8 +209,8 @@ static void check_end(const layer *l, worst *w, const int64_t *slot_pos, const f
     for (int h = 0; h < l->H; h++) {
         const dmc_accumulator *a = dmc_seq_accumulator(l->seq, 0, h);
         for (int64_t s = 0; s < dmc_seq_slots(l->seq, 0, h); s++) {
-            const float *k, *v;
-            dmc_seq_slot(l->seq, 0, h, s, &k, &v);
+            float k[D], v[D];
+            dmc_seq_slot(l->seq, 0, h, s, k, v);
             for (int64_t j = 0; j < D; j++) {
                 compare(w, "final_k", k[j], at(need(l->f, "final_k"), (h * n + s) * D + j), l->pos0 ? 1e-4 : 1e-5);
                 compare(w, "final_v", v[j], at(need(l->f, "final_v"), (h * n + s) * D + j), 1e-5);

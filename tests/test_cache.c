@@ -61,9 +61,9 @@ static void assert_same_content(const dmc_seq *a, const dmc_seq *b)
     for (int h = 0; h < o->n_kv_heads; h++) {
         assert_int_equal(dmc_seq_slots(a, 0, h), dmc_seq_slots(b, 0, h));
         for (int64_t i = 0; i < dmc_seq_slots(a, 0, h); i++) {
-            const float *ka, *va, *kb, *vb;
-            dmc_seq_slot(a, 0, h, i, &ka, &va);
-            dmc_seq_slot(b, 0, h, i, &kb, &vb);
+            float ka[256], va[256], kb[256], vb[256];
+            dmc_seq_slot(a, 0, h, i, ka, va);
+            dmc_seq_slot(b, 0, h, i, kb, vb);
             assert_memory_equal(ka, kb, row);
             assert_memory_equal(va, vb, row);
         }
@@ -346,6 +346,47 @@ static shape usual(void)
             .kind = DMC_POLICY_DMC, .channel = 15, .offset = 5, .eps = 0x1p-7f, .window = 12, .delay = 9, .cr = 1}};
 }
 
+/* What a recent window takes: a key, a value and two gates a token, and that its keys are those that
+ * attention reads, whichever form it keeps them in. */
+static void test_window(void **state)
+{
+    (void)state;
+    static const dmc_policy_kind kinds[] = {DMC_POLICY_DMC, DMC_POLICY_DMS, DMC_POLICY_FMP};
+    static const int wd[] = {1, 9, 64, 1000};
+    for (unsigned i = 0; i < 12; i++) {
+        shape s = usual(), at_once;
+        s.policy = dmc_policy_default(PICK(kinds, i), s.D);
+        s.policy.delay = 0;
+        at_once = s;
+        s.policy.delay = PICK(wd, i / 3);
+        rig r, plain;
+        setup(&r, &s);
+        open_rig(&plain, &at_once);
+        dmc_seq *seq = new_seq(&r), *without = new_seq(&plain);
+        int64_t nk = s.H * s.D, d = s.policy.delay < s.T ? s.policy.delay : s.T;
+        size_t row = (size_t)(8 * s.D + 8), empty = dmc_seq_bytes(seq), rows = (size_t)d * (size_t)s.H;
+        assert_int_equal(empty - dmc_seq_bytes(without), rows * row);
+        float *out = floats((size_t)s.T * s.H * s.G * s.D), rotated[256], k[256], v[256];
+        feed(&r, seq, r.q, r.k, r.v, 0, 150, out);
+        size_t pages = dmc_pool_bytes_used(r.pool) / (2 * DMC_PAGE_SLOTS * (size_t)s.D * sizeof(float));
+        assert_int_equal(dmc_seq_bytes(seq) - empty,
+                         pages * (dmc_pool_page_bytes(r.pool) + sizeof(dmc_page *) + sizeof(dmc_kv_page)));
+        for (int h = 0; h < s.H; h++) {
+            for (int64_t recent = d < 150 ? d : 150, t = 150 - recent; t < 150; t++) {
+                dmc_seq_slot(seq, 0, h, dmc_seq_slots(seq, 0, h) - (150 - t), k, v);
+                dmc_rotate_without(&r.rope, dmc_key_channel(&s.policy), t, r.k + t * nk + h * s.D, rotated);
+                assert_memory_equal(k, rotated, (size_t)s.D * sizeof *k);
+                assert_memory_equal(v, r.v + t * nk + h * s.D, (size_t)s.D * sizeof *v);
+            }
+        }
+        dmc_seq_close(seq);
+        dmc_seq_close(without);
+        dmc_free(out);
+        teardown(&r);
+        teardown(&plain);
+    }
+}
+
 /* A tree of forks: each goes on with tokens of its own and ends as a sequence fed from the start does. */
 static void test_fork(void **state)
 {
@@ -463,16 +504,15 @@ static void test_token_loop_never_allocates(void **state)
 {
     (void)state;
     shape s = usual();
-    s.policy.delay = 0;
     rig r;
     setup(&r, &s);
     float *out = floats((size_t)s.T * s.H * s.G * s.D);
     dmc_seq *seq = new_seq(&r);
     float *scratch = floats(dmc_seq_scratch(seq, 1));
     int64_t nq = s.H * s.G * s.D, nk = s.H * s.D;
-    feed(&r, seq, r.q, r.k, r.v, 0, 1, out); /* the first slab */
+    feed(&r, seq, r.q, r.k, r.v, 0, s.policy.delay + 1, out); /* the first slab */
     dmc_fault_memory(0);
-    for (int t = 1; t < s.T; t++) {
+    for (int t = s.policy.delay + 1; t < s.T; t++) {
         assert_int_equal(dmc_seq_reserve(seq, 1), DMC_OK);
         dmc_new_tokens x = {
             .T = 1, .q = r.q + t * nq, .k = r.k + t * nk, .v = r.v + t * nk, .ld_q = nq, .ld_kv = nk, .out = out};
@@ -627,15 +667,11 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_none),
-        cmocka_unit_test(test_other_policies),
-        cmocka_unit_test(test_fork),
-        cmocka_unit_test(test_pages_come_back),
-        cmocka_unit_test(test_exhaustion),
-        cmocka_unit_test(test_token_loop_never_allocates),
-        cmocka_unit_test(test_write_read),
-        cmocka_unit_test(test_memory_faults),
+        cmocka_unit_test(test_chunks),         cmocka_unit_test(test_none),
+        cmocka_unit_test(test_other_policies), cmocka_unit_test(test_window),
+        cmocka_unit_test(test_fork),           cmocka_unit_test(test_pages_come_back),
+        cmocka_unit_test(test_exhaustion),     cmocka_unit_test(test_token_loop_never_allocates),
+        cmocka_unit_test(test_write_read),     cmocka_unit_test(test_memory_faults),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

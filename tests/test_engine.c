@@ -249,11 +249,11 @@ static void assert_same(const dmc_session *a, const dmc_session *b)
         for (int ih = 0; ih < f->n_kv_heads; ih++) {
             assert_int_equal(dmc_session_head_slots(a, il, ih), dmc_session_head_slots(b, il, ih));
             for (int64_t i = 0; i < dmc_session_head_slots(a, il, ih); i++) {
-                const float *ka, *va, *kb, *vb;
-                dmc_seq_slot(a->seq, il, ih, i, &ka, &va);
-                dmc_seq_slot(b->seq, il, ih, i, &kb, &vb);
-                assert_memory_equal(ka, kb, (size_t)f->head_dim * sizeof *ka);
-                assert_memory_equal(va, vb, (size_t)f->head_dim * sizeof *va);
+                float ka[f->head_dim], va[f->head_dim], kb[f->head_dim], vb[f->head_dim];
+                dmc_seq_slot(a->seq, il, ih, i, ka, va);
+                dmc_seq_slot(b->seq, il, ih, i, kb, vb);
+                assert_memory_equal(ka, kb, sizeof ka);
+                assert_memory_equal(va, vb, sizeof va);
             }
         }
     }
@@ -547,7 +547,8 @@ static void test_save_restore(void **state)
     unlink(path);
 }
 
-/* A byte that changes anywhere is found out; a file that ends early too; the file of another model is refused. */
+/* A byte that changes anywhere is found out; a file that ends early too; the file of another model, or of another version, is
+ * refused. */
 static void test_state_corruption(void **state)
 {
     (void)state;
@@ -576,6 +577,9 @@ static void test_state_corruption(void **state)
         assert_ok(dmc_state_parse(&r, e, bytes, m.size, "test"));
         assert_same(s, r);
         dmc_session_close(r);
+        bytes[4]--; /* the version before */
+        assert_int_equal(dmc_state_parse(&r, e, bytes, m.size, "test"), DMC_ERR_UNSUPPORTED);
+        assert_non_null(strstr(dmc_last_error(), "saved in version"));
         dmc_config c = tiny_config(variants[i].window, variants[i].delay);
         assert_ok(tiny_engine(&other, &c, 4, 0));
         assert_int_equal(dmc_session_restore(&r, other, path), DMC_ERR_ARG);

@@ -133,9 +133,9 @@ static int64_t check_slots(const dmc_config *c, const dmc_net *net, const dmc_se
                     gone++;
                     continue;
                 }
-                const float *k, *v;
-                size_t bytes = (size_t)c->head_dim * sizeof *k;
-                dmc_seq_slot(s->seq, il, h, slot++, &k, &v);
+                float k[c->head_dim], v[c->head_dim];
+                size_t bytes = sizeof k;
+                dmc_seq_slot(s->seq, il, h, slot++, k, v);
                 assert_memory_equal(k, a->y_rot + (h * T + t) * c->head_dim, bytes);
                 if (a->y) assert_memory_equal(v, a->y + ((h * T + t) * 2 + 1) * c->head_dim, bytes);
             }

@@ -2,7 +2,8 @@
  *
  * For T new tokens of one head, n tokens before them, delay d:
  *
- *   gates of the new tokens                       they are kept with the raw (k, v) until the tokens settle
+ *   gates of the new tokens                       they are kept with (k, v) until the tokens settle
+ *   rotate the keys of the raw tokens             the window has them un-rotated where settling makes averages of them
  *   settle tokens max(0, n-d) .. n+T-1-d          pooled states y_t, continuing the open accumulator; keys rotated at their own t
  *   attend   kept slots | states y_t | raw tokens each query sees what it would have seen had the tokens come one by one:
  *                                                 states up to i-d, of a run only the newest, and the raw tokens after i-d
@@ -26,11 +27,11 @@ typedef struct {
     int il, ih;
     int64_t n, T;         /* tokens before, new tokens */
     int64_t t0, S;        /* the tokens that settle now: t0 .. t0 + S - 1; S <= T */
-    const float *k, *v;   /* new tokens, this head */
+    const float *k, *v;   /* new tokens, this head, as the window keeps them */
     const float *queries; /* of the new tokens, this head's group */
-    int64_t ld_q, ld_kv;
+    int64_t ld_q, ld_k, ld_v;
     float *logit, *omega;  /* [T] gates of the new tokens */
-    float *rotated;        /* [T][head_dim] their keys, rotated, if there is a window */
+    float *rotated;        /* [keys_rotated][head_dim] rotated keys of the raw tokens, the last ones new */
     float *alpha, *weight; /* [S] decision (0 or 1) and importance of the tokens that settle */
     float *mask;           /* [S] -INFINITY where the next state replaces this one */
     float *y;              /* [S][2*head_dim] their states, key half rotated */
@@ -42,13 +43,21 @@ typedef struct {
     float *attend;         /* scratch of the kernel */
 } chunk;
 
+/* Keys that a chunk of T tokens rotates, at most. A slot that is one token has its token's key, rotated once, when it comes, and so has
+ * the window. Averages are made of keys as they were: then the window's are rotated for each chunk, if there is one. */
+static size_t keys_rotated(const dmc_seq *s, size_t T)
+{
+    if (!dmc_pools(&s->o.policy)) return T;
+    return s->n_window ? (size_t)s->n_window + T : 0;
+}
+
 /* Cuts the scratch into its parts; returns its size. */
 static size_t lay_out(chunk *c, const dmc_seq *s, int64_t n_tokens, float *scratch)
 {
     size_t used = 0, T = (size_t)n_tokens, D = (size_t)s->o.head_dim;
     c->logit = dmc_carve(scratch, &used, T);
     c->omega = dmc_carve(scratch, &used, T);
-    c->rotated = dmc_carve(scratch, &used, s->n_window ? T * D : 0);
+    c->rotated = dmc_carve(scratch, &used, keys_rotated(s, T) * D);
     c->alpha = dmc_carve(scratch, &used, T);
     c->weight = dmc_carve(scratch, &used, T);
     c->mask = dmc_carve(scratch, &used, T);
@@ -82,12 +91,6 @@ size_t dmc_seq_scratch(const dmc_seq *s, int64_t T)
     return all > prompt ? all : prompt;
 }
 
-/* RoPE at token t. A decision channel never reaches attention. */
-static void rotate_key(const dmc_seq *s, int64_t t, const float *x, float *y)
-{
-    dmc_rotate_without(s->o.rope, dmc_key_channel(&s->o.policy), s->o.pos0 + t, x, y);
-}
-
 static void rotate_query(const dmc_seq *s, int64_t t, int j, const float *x, float *y)
 {
     dmc_rotate_without(s->o.rope, dmc_query_channel(&s->o.policy, j), s->o.pos0 + t, x, y);
@@ -96,8 +99,8 @@ static void rotate_query(const dmc_seq *s, int64_t t, int j, const float *x, flo
 /* Consecutive raw tokens that lie in one stretch of memory: in the window's ring or in the chunk. */
 typedef struct {
     int64_t n;
-    const float *k, *v, *rotated, *logit, *omega; /* of the first */
-    int64_t ld_kv, ld_rotated, ld_gates;
+    const float *k, *v, *logit, *omega; /* of the first; k as the window keeps it */
+    int64_t ld_k, ld_v, ld_gates;
 } stretch;
 
 static stretch raw_tokens(const chunk *c, int64_t t, int64_t end)
@@ -106,13 +109,12 @@ static stretch raw_tokens(const chunk *c, int64_t t, int64_t end)
     if (t >= c->n) {
         int64_t r = t - c->n;
         return (stretch){.n = end - t,
-                         .k = c->k + r * c->ld_kv,
-                         .v = c->v + r * c->ld_kv,
-                         .rotated = c->rotated + r * D,
+                         .k = c->k + r * c->ld_k,
+                         .v = c->v + r * c->ld_v,
                          .logit = c->logit + r,
                          .omega = c->omega + r,
-                         .ld_kv = c->ld_kv,
-                         .ld_rotated = D,
+                         .ld_k = c->ld_k,
+                         .ld_v = c->ld_v,
                          .ld_gates = 1};
     }
     const float *x = c->h->window + t % cap * row;
@@ -120,15 +122,42 @@ static stretch raw_tokens(const chunk *c, int64_t t, int64_t end)
     return (stretch){.n = n < straight ? n : straight,
                      .k = x,
                      .v = x + D,
-                     .rotated = x + 2 * D,
-                     .logit = x + 3 * D,
-                     .omega = x + 3 * D + 1,
-                     .ld_kv = row,
-                     .ld_rotated = row,
+                     .logit = x + 2 * D,
+                     .omega = x + 2 * D + 1,
+                     .ld_k = row,
+                     .ld_v = row,
                      .ld_gates = row};
 }
 
+/* The first of the raw tokens that any query of the chunk sees. */
+static int64_t first_raw(const chunk *c)
+{
+    int64_t before = c->s->o.policy.delay - 1;
+    return c->n > before ? c->n - before : 0;
+}
+
 /* ---- the steps ---- */
+
+/* The keys of raw tokens as attention reads them. */
+static void rotate_raw(chunk *c)
+{
+    enum { AHEAD = 8 /* keys that are being fetched */, LINE = 64 / sizeof(float) };
+    bool pools = dmc_pools(&c->s->o.policy);
+    int64_t D = c->s->o.head_dim, end = c->n + c->T, n;
+    float *y = c->rotated;
+    if (pools && !c->s->n_window) return;
+    for (int64_t t = pools ? first_raw(c) : c->n; t < end; t += n) {
+        stretch x = raw_tokens(c, t, end);
+        n = x.n;
+        for (int64_t r = 0; r < n; r++, y += D) {
+            for (int64_t i = 0; r + AHEAD < n && i < D; i += LINE) __builtin_prefetch(x.k + (r + AHEAD) * x.ld_k + i);
+            dmc_seq_rotate_key(c->s, t + r, x.k + r * x.ld_k, y);
+        }
+    }
+    if (pools) return;
+    c->k = c->rotated;
+    c->ld_k = D;
+}
 
 static void settle(chunk *c)
 {
@@ -145,29 +174,34 @@ static void settle(chunk *c)
             c->weight[r + j] = dmc_decides(p) ? x.omega[j * x.ld_gates] : 1;
         }
         if (dmc_pools(p)) {
-            dmc_settle(p, (int)D, n, c->alpha + r, c->weight + r, x.k, x.ld_kv, x.v, x.ld_kv, &c->h->acc, y, NULL);
+            dmc_settle(p, (int)D, n, c->alpha + r, c->weight + r, x.k, x.ld_k, x.v, x.ld_v, &c->h->acc, y, NULL);
+            for (int64_t j = 0; j < n; j++) dmc_seq_rotate_key(c->s, c->t0 + r + j, y + j * 2 * D, y + j * 2 * D);
         } else {
             for (int64_t j = 0; j < n; j++) {
-                memcpy(y + j * 2 * D, x.k + j * x.ld_kv, (size_t)D * sizeof(float));
-                memcpy(y + j * 2 * D + D, x.v + j * x.ld_kv, (size_t)D * sizeof(float));
+                memcpy(y + j * 2 * D, x.k + j * x.ld_k, (size_t)D * sizeof(float));
+                memcpy(y + j * 2 * D + D, x.v + j * x.ld_v, (size_t)D * sizeof(float));
             }
         }
     }
-    for (int64_t r = 0; r < c->S; r++) {
-        rotate_key(c->s, c->t0 + r, c->y + r * 2 * D, c->y + r * 2 * D);
-        c->mask[r] = r + 1 < c->S && c->alpha[r + 1] > 0 ? -INFINITY : 0;
-    }
+    for (int64_t r = 0; r < c->S; r++) c->mask[r] = r + 1 < c->S && c->alpha[r + 1] > 0 ? -INFINITY : 0;
 }
 
 /* The raw tokens of the window and the chunk that any of the queries sees. */
 static int list_raw(const chunk *c, dmc_segment *segments)
 {
     dmc_segment *g = segments;
-    int64_t d = c->s->o.policy.delay, n;
-    for (int64_t t = c->n > d - 1 ? c->n - d + 1 : 0; d > 0 && t < c->n + c->T; t += n) {
+    bool pools = dmc_pools(&c->s->o.policy);
+    int64_t D = c->s->o.head_dim, first = first_raw(c), n;
+    if (!c->s->n_window) return 0;
+    for (int64_t t = first; t < c->n + c->T; t += n) {
         stretch x = raw_tokens(c, t, c->n + c->T);
-        *g++ = (dmc_segment){
-            .kind = DMC_SEG_RAW, .k = x.rotated, .v = x.v, .ld_k = x.ld_rotated, .ld_v = x.ld_kv, .n = x.n, .t0 = t};
+        *g++ = (dmc_segment){.kind = DMC_SEG_RAW,
+                             .k = pools ? c->rotated + (t - first) * D : x.k,
+                             .v = x.v,
+                             .ld_k = pools ? D : x.ld_k,
+                             .ld_v = x.ld_v,
+                             .n = x.n,
+                             .t0 = t};
         n = x.n;
     }
     return (int)(g - segments);
@@ -270,11 +304,10 @@ static void slide_window(const chunk *c)
     int64_t D = c->s->o.head_dim, cap = c->s->n_window, row = dmc_window_row((int)D);
     for (int64_t r = c->T > cap ? c->T - cap : 0; r < c->T; r++) {
         float *x = c->h->window + (c->n + r) % cap * row;
-        memcpy(x, c->k + r * c->ld_kv, (size_t)D * sizeof(float));
-        memcpy(x + D, c->v + r * c->ld_kv, (size_t)D * sizeof(float));
-        memcpy(x + 2 * D, c->rotated + r * D, (size_t)D * sizeof(float));
-        x[3 * D] = c->logit[r];
-        x[3 * D + 1] = c->omega[r];
+        memcpy(x, c->k + r * c->ld_k, (size_t)D * sizeof(float));
+        memcpy(x + D, c->v + r * c->ld_v, (size_t)D * sizeof(float));
+        x[2 * D] = c->logit[r];
+        x[2 * D + 1] = c->omega[r];
     }
 }
 
@@ -409,7 +442,8 @@ static chunk open_chunk(dmc_seq *s, int il, int ih, const dmc_new_tokens *x, flo
                .k = x->k + ih * D,
                .v = x->v + ih * D,
                .ld_q = x->ld_q,
-               .ld_kv = x->ld_kv,
+               .ld_k = x->ld_kv,
+               .ld_v = x->ld_kv,
                .t0 = dmc_settled(s, n),
                .S = dmc_settled(s, n + x->T) - dmc_settled(s, n)};
     lay_out(&c, s, x->T, scratch);
@@ -430,7 +464,7 @@ static void gates(chunk *c)
                                .q = c->x->q,
                                .k = c->x->k,
                                .ld_q = c->ld_q,
-                               .ld_k = c->ld_kv,
+                               .ld_k = c->x->ld_kv,
                                .adapter = c->x->adapter},
               c->logit, c->omega);
     if (!o->policy.no_shift) return;
@@ -440,13 +474,11 @@ static void gates(chunk *c)
     c->h->acc.z = next;
 }
 
-/* Gates and rotated keys of the new tokens, and the states of those that settle. */
+/* Gates of the new tokens, rotated keys of the raw ones, and the states of those that settle. */
 static void decide(chunk *c)
 {
-    const dmc_seq *s = c->s;
-    if (dmc_decides(&s->o.policy)) gates(c);
-    if (s->n_window)
-        for (int64_t r = 0; r < c->T; r++) rotate_key(s, c->n + r, c->k + r * c->ld_kv, c->rotated + r * s->o.head_dim);
+    if (dmc_decides(&c->s->o.policy)) gates(c);
+    rotate_raw(c);
     settle(c);
 }
 

@@ -2,7 +2,7 @@
  *
  *      token time ->
  *      [ settled slots ........................ newest ][ recent window: last d tokens, exact ]
- *        pages of 16 slots, immutable but the newest      ring of raw (k, v) with gates
+ *        pages of 16 slots, immutable but the newest      ring of (k, v) with gates
  *        slot = (rotated key, value)                      |
  *        open accumulator of the newest slot  <-settles---+  when it leaves the window: append or merge
  *
@@ -99,8 +99,9 @@ size_t
 dmc_seq_bytes(const dmc_seq *s); /* all that it holds: pages (shared ones too), page tables, accumulators, windows */
 size_t dmc_seq_bytes_uncompressed(const dmc_seq *s); /* the same tokens, one slot each */
 
-/* One slot of a cache with F32 pages, for tests: settled slots first, then the recent window. k is rotated. Pointers into the cache. */
-void dmc_seq_slot(const dmc_seq *s, int il, int ih, int64_t slot, const float **k, const float **v);
+/* One slot of a cache with F32 pages, for tests: settled slots first, then the recent window. -> k [head_dim], rotated,
+ * v [head_dim]. */
+void dmc_seq_slot(const dmc_seq *s, int il, int ih, int64_t slot, float *k, float *v);
 const dmc_accumulator *dmc_seq_accumulator(const dmc_seq *s, int il, int ih);
 
 /* The content of a sequence as bytes for a state file, and back into a fresh one of the same options. read trusts nothing: every

@@ -276,19 +276,20 @@ size_t dmc_seq_bytes_uncompressed(const dmc_seq *s)
     return (size_t)s->n_tokens * (size_t)s->n_heads * 2 * dmc_kv_half_bytes(s->kv, s->o.head_dim) / DMC_PAGE_SLOTS;
 }
 
-void dmc_seq_slot(const dmc_seq *s, int il, int ih, int64_t slot, const float **k, const float **v)
+void dmc_seq_slot(const dmc_seq *s, int il, int ih, int64_t slot, float *k, float *v)
 {
     const dmc_head *h = dmc_head_of(s, il, ih);
     int64_t D = s->o.head_dim;
     if (slot < h->n_slots) {
         const dmc_kv_page *page = &h->halves[slot / DMC_PAGE_SLOTS];
-        *k = (const float *)page->k + slot % DMC_PAGE_SLOTS * D;
-        *v = (const float *)page->v + slot % DMC_PAGE_SLOTS * D;
+        memcpy(k, (const float *)page->k + slot % DMC_PAGE_SLOTS * D, (size_t)D * sizeof(float));
+        memcpy(v, (const float *)page->v + slot % DMC_PAGE_SLOTS * D, (size_t)D * sizeof(float));
     } else {
         int64_t t = dmc_settled(s, s->n_tokens) + slot - h->n_slots;
         const float *row = h->window + t % s->n_window * dmc_window_row((int)D);
-        *k = row + 2 * D;
-        *v = row + D;
+        if (dmc_pools(&s->o.policy)) dmc_seq_rotate_key(s, t, row, k);
+        else memcpy(k, row, (size_t)D * sizeof(float));
+        memcpy(v, row + D, (size_t)D * sizeof(float));
     }
 }
 

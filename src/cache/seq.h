@@ -12,7 +12,7 @@ typedef struct {
     int64_t n_slots;     /* settled */
     dmc_accumulator
         acc; /* of the newest slot, where slots are averages; dms without shift: z is the newest token's decision logit */
-    float *window; /* [n_window][dmc_window_row]: raw k, raw v, rotated k, logit, omega; token t in row t % n_window */
+    float *window; /* [n_window][dmc_window_row]: k as it settles, v, logit, omega; token t in row t % n_window */
     /* policies that evict */
     int32_t *pos; /* [max_slots + 1] index of the token in each slot */
     float *score; /* [max_slots + 1], if the policy has scores */
@@ -75,7 +75,13 @@ static inline bool dmc_forced_append(const dmc_seq *s, int64_t i, int64_t t)
     return t == 0 || (int64_t)(f * (double)(t + 1)) > (int64_t)(f * (double)t);
 }
 
-static inline int64_t dmc_window_row(int head_dim) { return 3 * (int64_t)head_dim + 2; }
+static inline int64_t dmc_window_row(int head_dim) { return 2 * (int64_t)head_dim + 2; }
+
+/* RoPE at token t. A decision channel never reaches attention. */
+static inline void dmc_seq_rotate_key(const dmc_seq *s, int64_t t, const float *x, float *y)
+{
+    dmc_rotate_without(s->o.rope, dmc_key_channel(&s->o.policy), s->o.pos0 + t, x, y);
+}
 
 /* Of a timeline of n tokens, those that have left the recent window. */
 static inline int64_t dmc_settled(const dmc_seq *s, int64_t n)

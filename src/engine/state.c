@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { VERSION = 3, MAGIC = 0x73636d64 }; /* "dmcs" */
+enum { VERSION = 4, MAGIC = 0x73636d64 }; /* "dmcs" */
 
 typedef struct {
     uint32_t magic, version;
