@@ -13,7 +13,7 @@ Written, documents separated by lines <|endoftext|>:
                                       second half of TinyStories' validation text (the first served to choose), HumanEval's programs
     held.txt                          the first three of them, in turn
 
-The same data and the same Python give the same bytes. `dmc story` writes the rest, see bench/study_base.sh.
+The same data and the same Python give the same bytes. `dmc story` writes the rest, see bench/study.sh.
 """
 import collections
 import glob
