@@ -507,13 +507,18 @@ static dmc_train_report train_real(const method *m, const char *path)
     dmc_checkpoint_close(again);
     assert_int_equal(dmc_engine_open(&e, written, NULL), DMC_OK);
     check_serving(e, 200, false);
-    assert_int_equal(dmc_session_create(&s, e, NULL), DMC_OK);
-    assert_int_equal(dmc_session_feed(s, text.ids, 96, NULL, false), DMC_OK);
-    double served = dmc_session_stats(s).cr;
+    enum { SERVED = 16 };
+    double kept = 0;
+    for (int i = 0; i < SERVED; i++) {
+        assert_int_equal(dmc_session_create(&s, e, NULL), DMC_OK);
+        assert_int_equal(dmc_session_feed(s, text.ids + i * 2000, 96, NULL, false), DMC_OK);
+        kept += 1 / dmc_session_stats(s).cr;
+        dmc_session_close(s);
+    }
+    const double served = SERVED / kept;
     if (o.steps_train) assert_true(served == 1 && w.last.val_cr == 1);
     else if (o.policy.kind == DMC_POLICY_FMP) assert_true(fabs(served / m->r.cr - 1) < 0.02);
-    else assert_true(fabs(served / w.last.val_cr - 1) < 0.2); /* of one sample, and of many */
-    dmc_session_close(s);
+    else assert_true(fabs(served / w.last.val_cr - 1) < 0.15); /* of other samples */
     dmc_engine_close(e);
     dmc_checkpoint_close(model);
     dmc_checkpoint_close(original);

@@ -294,6 +294,18 @@ static void decisions_backward_task(void *arg, int64_t b, int thread)
     dmc_attention_backward_decisions(&g->s, (int)b, &g->n->d_att);
 }
 
+static void add_pull(dmc_net *n, const heads_job *g)
+{
+    for (int64_t task = 0; task < (int64_t)n->B * g->s.H; task++)
+        for (int i = 1; i < g->n_counted[task / g->s.H]; i++) {
+            const float alpha = g->a->saved.alpha[task * n->T + i];
+            n->pull += n->d_att.logit[task * n->T + i];
+            n->give += alpha * (1 - alpha) / g->s.tau;
+        }
+}
+
+double dmc_net_pull(const dmc_net *n) { return n->give > 0 ? n->pull / n->give : 0; }
+
 /* q = norm(q_lin) of each head: the gradient of q_lin, in n->d_b, that of q otherwise */
 static float *head_norm_backward(const dmc_net *n, const dmc_pass *p, const float *w, float *g, size_t gain,
                                  int64_t n_heads, const float *x, const float *rs, float *d_q)
@@ -327,6 +339,7 @@ void dmc_net_backward(dmc_net *n, const float *w, const dmc_pass *p, const float
     const dmc_config *c = &n->c;
     int64_t M = (int64_t)n->B * n->T, E = c->n_embd, F = c->n_ff, D = c->head_dim, Q = c->n_heads * D,
             K = c->n_kv_heads * D;
+    n->pull = n->give = 0;
     dmc_zero_rows(&n->cpu, M * E, n->d_x);
     norm_backward(n, p, w, g, n->l->norm, n->x_out, n->rs_out, n->d_hidden, n->d_x);
     for (int il = c->n_layers - 1; il >= 0; il--) {
@@ -350,6 +363,7 @@ void dmc_net_backward(dmc_net *n, const float *w, const dmc_pass *p, const float
         heads.n_counted = n_counted;
         dmc_parallel(n->cpu.threads, (int64_t)n->B * heads.s.H, attention_backward_task, &heads);
         dmc_parallel(n->cpu.threads, n->B, decisions_backward_task, &heads);
+        if (d_alpha) add_pull(n, &heads);
         adapters_backward(n, p, w, g, il);
         /* q = h1 Wq^T, k = h1 Wk^T, v = h1 Wv^T, and the norms of q and k */
         const float *d_q = head_norm_backward(n, p, w, g, at->q_norm, c->n_heads, a->q_lin, a->rs_q, n->d_att.q);

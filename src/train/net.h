@@ -65,6 +65,10 @@ dmc_loss dmc_net_loss(dmc_net *n, const float *w, const dmc_pass *p, const dmc_l
 /* Logits of given rows in float32 (tests): [n_rows][n_vocab] */
 void dmc_net_logits(const dmc_net *n, const float *w, int64_t row, int64_t n_rows, float *logits);
 
+/* Of the last backward pass with d_alpha: the alpha-derivative, the same for all settled decisions, that would have to be taken off for the pass to
+ * move their mean neither way. */
+double dmc_net_pull(const dmc_net *n);
+
 /* Behind dmc_net_loss with the same p and g: the rest of the gradient, of the loss and of the compression loss. d_alpha [L][B][H]: the
  * derivative of that by alpha of a head, straight through, over the first n_counted [B] tokens of each sample; both NULL: no
  * compression loss. */

@@ -28,7 +28,8 @@ struct dmc_net {
     dmc_attention_grads d_att;
     float *logits, *teacher_logits; /* [DMC_HEAD_ROWS][V] */
     float *probs;                   /* [n_threads][2][V] */
-    float *scratch;                 /* [n_threads][scratch_floats] */
+    double pull, give; /* of the last backward pass, over settled decisions: sums of dL/dlogit and of dalpha/dlogit */
+    float *scratch;    /* [n_threads][scratch_floats] */
     size_t scratch_floats, bytes;
     float *memory;
 };

@@ -7,6 +7,7 @@
 #include <string.h>
 
 enum { SAMPLE = 1 << 14 };
+static const double BALANCE_RATE = 0.2;
 
 struct dmc_trainer {
     dmc_train_options o;
@@ -25,6 +26,8 @@ struct dmc_trainer {
     uint64_t fingerprint;
     /* the state of the run */
     int64_t step, slack; /* slack: steps in a row that the CR lagged behind its target */
+    double
+        balance; /* derivative that all decisions are given, so that the language model moves their mean neither way */
     double price, tokens, seconds, val_ce, val_cr, first_loss, smooth_loss; /* and o.policy.offset, which is steered */
 };
 
@@ -234,7 +237,7 @@ typedef struct {
     char magic[8];
     uint64_t fingerprint, n_floats;
     int64_t step, slack;
-    double price, offset, tokens, seconds, val_ce, val_cr, first_loss, smooth_loss;
+    double price, offset, balance, tokens, seconds, val_ce, val_cr, first_loss, smooth_loss;
 } state_head;
 
 static dmc_status save_state(const dmc_trainer *t, const char *path)
@@ -246,6 +249,7 @@ static dmc_status save_state(const dmc_trainer *t, const char *path)
                     .slack = t->slack,
                     .price = t->price,
                     .offset = t->o.policy.offset,
+                    .balance = t->balance,
                     .tokens = t->tokens,
                     .seconds = t->seconds,
                     .val_ce = t->val_ce,
@@ -297,6 +301,7 @@ dmc_status dmc_trainer_resume(dmc_trainer *t, const char *path)
         memcpy(t->v, m.data + sizeof h + 2 * n, n);
         t->step = h.step, t->slack = h.slack, t->price = h.price, t->tokens = h.tokens, t->seconds = h.seconds;
         set_offset(t, (float)h.offset);
+        t->balance = h.balance;
         t->val_ce = h.val_ce, t->val_cr = h.val_cr, t->first_loss = h.first_loss, t->smooth_loss = h.smooth_loss;
     }
 done:
@@ -407,7 +412,7 @@ static double compression_loss(dmc_trainer *t, double cr_target, const slots *s,
     const dmc_config *c = &t->model->config;
     double n = s->settled > 0 ? s->settled : 1, heads = (double)c->n_layers * c->n_kv_heads;
     double shortfall = wanted_share(cr_target, s) - s->merged / n, each = t->price / (n * heads) / t->o.accumulate;
-    const double down = shortfall > 0 && t->o.steer == 0 ? -each : 0;
+    const double down = t->o.steer > 0 ? t->balance : shortfall > 0 ? -each : 0;
     *uneven = 0;
     for (int il = 0; il < c->n_layers; il++) *uneven += layer_loss(t, il, n, down, each) / heads;
     return shortfall;
@@ -519,6 +524,7 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
             r->uneven += uneven / o->accumulate;
         }
         dmc_net_backward(t->net, t->w, &p, learns ? t->d_alpha : NULL, t->counted, t->g);
+        if (learns && o->steer > 0) t->balance -= BALANCE_RATE * dmc_net_pull(t->net);
     }
     r->hinge = shortfall > 0 ? shortfall : 0;
     r->price = t->price;
