@@ -3,8 +3,8 @@
 # bench/study.json (some hours). What is there is kept: after a kill the same command goes on, and ends with the same bits.
 #   bench/study.sh [DATA [OUT]]      DATA: the folder with the corpora, default ../shared/data; OUT: default build/study; report: OUT/table/report.html
 set -euo pipefail
-cd "$(dirname "$0")/.."
-dmc=${DMC:-$PWD/build/dmc} here=$PWD/bench data=$(realpath "${1:-../shared/data}") out=${2:-build/study}
+here=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/.." && pwd)
+dmc=$(realpath "${DMC:-$root/build/dmc}") data=$(realpath "${1:-$root/../shared/data}") out=${2:-$root/build/study}
 mkdir -p "$out/text"
 cd "$out"
 if [ ! -e text/done ]; then

@@ -5,7 +5,7 @@
 
 Written, documents separated by lines <|endoftext|>:
 
-    books.txt wiki.txt tales.txt      Gutenberg but one book, the start of WikiText-2's training text, TinyStories
+    books.txt wiki.txt tales.txt      Gutenberg but two books, and War and Peace; the start of WikiText-2's training text, TinyStories
     copy.txt pairs.txt needles.txt    made here: words said again and again, JSON pairs and their look-up, a sentence hidden in a book; what
                                       `dmc eval kv-retrieval` and `needle` ask, with other keys and numbers
     dev.txt                           never trained on, for choosing: a book, the last of the WikiText slice and of the stories, in turn

@@ -98,7 +98,12 @@ static void check(const retrofit *x)
     if (x->decision_from != FROM_KEY && !chooses)
         cli_usage("--decision-from %s: for --method dmc and dms", x->decision_from == FROM_NOISE ? "noise" : "period");
     if (x->recipe && !dmc) cli_usage("--recipe paper: for --method dmc, dmc-c and dmc-hardc");
-    if (cli_given(&x->price) && x->steer != 0 && !x->recipe && x->method != DMC_METHOD_DMC_C)
+    bool learns = (dmc || x->method == DMC_METHOD_DMS || x->method == DMC_METHOD_DMS_ADAPTER) &&
+                  x->decision_from == FROM_KEY,
+         steers = cli_given(&x->steer) ? x->steer > 0 : !x->recipe;
+    if (cli_given(&x->steer) && !learns) cli_usage("--steer: nothing decides here that learns to");
+    if (cli_given(&x->steer) && x->steer < 0) cli_usage("--steer: between 0 and 1");
+    if (learns && cli_given(&x->price) && steers && x->method != DMC_METHOD_DMC_C)
         cli_usage("--price: the compression loss counts with --steer 0 alone");
     if (x->method == DMC_METHOD_GQA && x->r.cr != floor(x->r.cr)) cli_usage("--cr: gqa pools a whole number of heads");
 }
@@ -117,6 +122,7 @@ static void choose_recipe(retrofit *x, const dmc_config *c)
     dmc_recipe_retrofit(o, c, &x->r);
     training_apply(&x->t);
     if (o->steps_train) return;
+    if (x->r.paper) o->adamw.decision_scale = 1, o->lr_min = o->lr / 10; /* whatever --lr is */
     if (x->channel >= c->head_dim) cli_usage("--channel: heads have channels 0 to %d", c->head_dim - 1);
     if (cli_given(&x->channel)) o->policy.channel = x->channel;
     if (x->loss) o->ce_weight = strcmp(x->loss, "distill") != 0, o->kl_weight = strcmp(x->loss, "lm") != 0;

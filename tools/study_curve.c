@@ -53,8 +53,9 @@ static double *head_ratios(const json_t *result, int *n_layers, int *n_heads)
     const json_t *list = json_object_get(result, "per_head");
     const size_t n = json_array_size(list);
     const json_t *last = n ? json_array_get(list, n - 1) : NULL;
-    *n_layers = last ? (int)number(last, "layer") + 1 : 0;
-    *n_heads = last ? (int)number(last, "head") + 1 : 0;
+    const double layer = number(last, "layer"), head = number(last, "head");
+    *n_layers = layer >= 0 && layer < 1 << 20 ? (int)layer + 1 : 0;
+    *n_heads = head >= 0 && head < 1 << 20 ? (int)head + 1 : 0;
     double *values = NULL;
     if (!n || (size_t)*n_layers * (size_t)*n_heads != n || dmc_array(&values, n, sizeof *values) != DMC_OK) return NULL;
     for (size_t i = 0; i < n; i++) {

@@ -180,7 +180,7 @@ static void picture_file(const study *s, const char *name, draw_row *draw, int r
     snprintf(path, sizeof path, "%s/%s.svg", s->dir, name);
     cli_check(dmc_writer_open(&w, path));
     if (draw(s, row, measure, w)) cli_check(dmc_writer_commit(w));
-    else dmc_writer_abort(w);
+    else dmc_writer_abort(w), remove(path); /* what an older report drew */
 }
 
 static void pictures(const study *s)

@@ -430,8 +430,12 @@ static float offset_lacks(const dmc_trainer *t, double wanted)
 {
     const dmc_config *c = &t->model->config;
     int64_t stride = 0, seen = 0, n = 0;
-    for (int b = 0; b < t->o.batch; b++) stride += (int64_t)t->counted[b] * c->n_layers * c->n_kv_heads;
-    stride = stride / SAMPLE + 1;
+    double settled = 0, decided = 0; /* the first token of a sample decides nothing, and counts */
+    for (int b = 0; b < t->o.batch; b++) {
+        settled += t->counted[b];
+        decided += t->counted[b] > 0 ? t->counted[b] - 1 : 0;
+    }
+    stride = (int64_t)settled * c->n_layers * c->n_kv_heads / SAMPLE + 1;
     for (int il = 0; il < c->n_layers; il++)
         for (int b = 0; b < t->o.batch; b++)
             for (int h = 0; h < c->n_kv_heads; h++) {
@@ -439,7 +443,7 @@ static float offset_lacks(const dmc_trainer *t, double wanted)
                 for (int i = 1; i < t->counted[b]; i++, seen++)
                     if (seen % stride == 0) t->sample[n++] = l[i] * t->o.tau;
             }
-    const int64_t merged = (int64_t)(wanted * (double)n + 0.5);
+    const int64_t merged = (int64_t)(wanted * (double)n * settled / (decided > 0 ? decided : 1) + 0.5);
     if (merged < 1 || merged >= n) return 0;
     qsort(t->sample, (size_t)n, sizeof *t->sample, upwards);
     return t->sample[n - merged];
@@ -533,7 +537,7 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
     if (compresses) r->cr = ratio(&sum);
     r->grad_norm = dmc_adamw_step(&o->adamw, &t->layout, &t->cpu, compresses ? o->policy.channel : -1, t->w, t->g, t->m,
                                   t->v, t->step + 1, (float)r->lr);
-    if (learns && o->steer > 0)
+    if (learns && o->steer > 0 && isfinite(r->loss))
         set_offset(t, o->policy.offset + o->steer * offset_lacks(t, wanted_share(r->cr_target, &sum)));
     r->offset = o->policy.offset;
     t->slack = learns && shortfall > 0.1 ? t->slack + 1 : 0;
