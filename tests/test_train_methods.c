@@ -409,9 +409,10 @@ static void test_runs_resume(void **state)
         watch w = {0};
         print_message("%s\n", methods[i].name);
         assert_int_equal(train_tiny(&whole, &methods[i], 0, &w), DMC_OK);
-        for (int64_t stop = 2; stop < 30; stop += 18) {
+        for (int64_t stop = 2; stop <= 30; stop += 14) { /* in the beginning, in the middle, when all is done */
             assert_int_equal(train_tiny(&cut, &methods[i], stop, &w), DMC_OK);
             assert_true(same_weights(whole, cut));
+            assert_true(whole->config.policy.offset == cut->config.policy.offset);
             dmc_checkpoint_close(cut);
         }
         dmc_checkpoint_close(whole);
@@ -542,8 +543,7 @@ static void test_real_model(void **state)
                       r.val_ce, r.uneven);
         uneven[i] = r.uneven;
         if (DMC_SANITIZED || r.stage == DMC_STAGE_TRAIN) continue; /* too few steps for a CR; none */
-        double follows = r.val_cr / methods[i].r.cr;               /* beyond the target is not punished */
-        assert_true(follows > 0.88 && follows < 1.5);
+        assert_true(fabs(r.val_cr / methods[i].r.cr - 1) < 0.08);
     }
     if (!DMC_SANITIZED) assert_true(uneven[DMC_C] < 0.7 * uneven[DMC] && uneven[DMC_HARDC] < 1e-9);
 }

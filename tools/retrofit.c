@@ -67,7 +67,7 @@ static void parse(retrofit *x, int argc, char **argv)
         CLI_OPTION("decision-scale", 0, &x->decision_scale, .arg = "X", .min = 0, .max = 1e6,
                    .def = "2.5 / (lr width); dms: a hundredth of it", .help = "factor on it for the rows that decide"),
         CLI_OPTION(
-            "steer", 0, &x->steer, .arg = "X", .min = -1, .max = 1, .def = "0.2",
+            "steer", 0, &x->steer, .arg = "X", .min = 0, .max = 1, .def = "0.2",
             .help =
                 "each step moves the offset of the decisions by this share of the way to where its batch would have had the CR; 0: it stays, and "
                 "the compression loss alone pulls, as published"),
@@ -102,7 +102,6 @@ static void check(const retrofit *x)
                   x->decision_from == FROM_KEY,
          steers = cli_given(&x->steer) ? x->steer > 0 : !x->recipe;
     if (cli_given(&x->steer) && !learns) cli_usage("--steer: nothing decides here that learns to");
-    if (cli_given(&x->steer) && x->steer < 0) cli_usage("--steer: between 0 and 1");
     if (learns && cli_given(&x->price) && steers && x->method != DMC_METHOD_DMC_C)
         cli_usage("--price: the compression loss counts with --steer 0 alone");
     if (x->method == DMC_METHOD_GQA && x->r.cr != floor(x->r.cr)) cli_usage("--cr: gqa pools a whole number of heads");

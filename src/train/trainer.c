@@ -26,8 +26,8 @@ struct dmc_trainer {
     uint64_t fingerprint;
     /* the state of the run */
     int64_t step, slack; /* slack: steps in a row that the CR lagged behind its target */
-    double
-        balance; /* derivative that all decisions are given, so that the language model moves their mean neither way */
+    /* The derivative that all decisions are given, so that the language model moves their mean neither way. */
+    double balance;
     double price, tokens, seconds, val_ce, val_cr, first_loss, smooth_loss; /* and o.policy.offset, which is steered */
 };
 
@@ -502,6 +502,7 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
     slots sum = {0};
     dmc_loss_options lo = {0};
     double shortfall = 0;
+    float lacks = 0; /* of the offset */
     for (int a = 0; a < o->accumulate; a++) {
         uint64_t pass = (uint64_t)t->step * (uint64_t)o->accumulate + (uint64_t)a;
         next_batch(t, pass);
@@ -524,6 +525,7 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
             double uneven = 0;
             slots s = count_slots(t, o->batch);
             if (learns) shortfall += compression_loss(t, r->cr_target, &s, &uneven) / o->accumulate;
+            if (learns && o->steer > 0) lacks += offset_lacks(t, wanted_share(r->cr_target, &s)) / (float)o->accumulate;
             sum.merged += s.merged, sum.settled += s.settled, sum.tokens += s.tokens, sum.recent += s.recent;
             r->uneven += uneven / o->accumulate;
         }
@@ -537,8 +539,7 @@ static void take_step(dmc_trainer *t, dmc_train_report *r)
     if (compresses) r->cr = ratio(&sum);
     r->grad_norm = dmc_adamw_step(&o->adamw, &t->layout, &t->cpu, compresses ? o->policy.channel : -1, t->w, t->g, t->m,
                                   t->v, t->step + 1, (float)r->lr);
-    if (learns && o->steer > 0 && isfinite(r->loss))
-        set_offset(t, o->policy.offset + o->steer * offset_lacks(t, wanted_share(r->cr_target, &sum)));
+    if (learns && o->steer > 0 && isfinite(r->loss)) set_offset(t, o->policy.offset + o->steer * lacks);
     r->offset = o->policy.offset;
     t->slack = learns && shortfall > 0.1 ? t->slack + 1 : 0;
     t->step++;

@@ -35,9 +35,9 @@ typedef struct {
     bool turn_channel;  /* what the decision channel carried is turned out of it first (channel.h) */
     bool fade_noise;    /* over the first half of the hold stage, so that training ends deciding as serving does */
     float tau;
-    float
-        steer; /* how far a step moves the offset of the decisions towards where the batch would have had the scheduled CR: 1 all the way;
-                    0: it stays, and the compression loss alone pulls, as published */
+    /* Share of the way that a step moves the offset of the decisions, to where its batch would have had the scheduled CR; 0: it stays, and the
+     * compression loss alone pulls, as published. */
+    float steer;
     float price;         /* weight of the compression loss; with steer only of what holds heads equal */
     int64_t eval_every;  /* steps between held-out measurements; 0: only at the end */
     int eval_samples;    /* at most */
