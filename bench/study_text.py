@@ -6,14 +6,14 @@
 Written, documents separated by lines <|endoftext|>:
 
     books.txt wiki.txt tales.txt      Gutenberg but two books, and War and Peace; the start of WikiText-2's training text, TinyStories
-    copy.txt pairs.txt needles.txt    made here: words said again and again, JSON pairs and their look-up, a sentence hidden in a book; what
-                                      `dmc eval kv-retrieval` and `needle` ask, with other keys and numbers
+    copy.txt pairs.txt needles.txt    made here: words said again and again, those of the books and of OUT/stories.txt; JSON pairs and their
+                                      look-up, a sentence hidden in a book: what `dmc eval kv-retrieval` and `needle` ask, with other keys and numbers
     dev.txt                           never trained on, for choosing: a book, the last of the WikiText slice and of the stories, in turn
     held-books.txt held-wiki.txt held-tales.txt held-code.txt   never trained on, for measuring: another book, WikiText-2's test text, the
                                       second half of TinyStories' validation text (the first served to choose), HumanEval's programs
     held.txt                          the first three of them, in turn
 
-The same data and the same Python give the same bytes. `dmc story` writes the rest, see bench/study.sh.
+The same data and the same Python give the same bytes. `dmc story` writes the rest before, see bench/study.sh.
 """
 import collections
 import glob
@@ -75,9 +75,13 @@ def split(documents):
 
 
 def copies(rng, words, n):
+    """A phrase said again and again, about 110 words in all; one in twenty is a number."""
+    def word():
+        return f"{rng.getrandbits(20):x}" if rng.random() < 0.05 else rng.choice(words)
+
     for _ in range(n):
-        one = " ".join(rng.choice(words) for _ in range(rng.randint(5, 20)))
-        yield ". ".join([one] * (100 // len(one.split()) + 1)) + "."
+        phrase = " ".join(word() for _ in range(rng.randint(2, 20)))
+        yield " ".join([phrase] * (110 // len(phrase.split()) + 1))
 
 
 def pairs(rng, n):
@@ -112,7 +116,6 @@ def main():
         sys.exit(__doc__)
     data, out = sys.argv[1:]
     os.makedirs(out, exist_ok=True)
-    rng = random.Random(20)
     paths = sorted(glob.glob(os.path.join(data, "corpus-gutenberg", "*", "*.txt")))
     books = {os.path.basename(p): read(p) for p in paths}
     held, dev = books.pop(HELD_BOOK), books.pop(DEV_BOOK)
@@ -124,16 +127,17 @@ def main():
     tales, dev_tales = split(tales)
     valid = read(data, "corpus-tinystories-valid", "tinystories_val.txt")
     valid = valid[valid.index("\n", len(valid) // 2):]
-    words = [w for w, _ in collections.Counter(re.findall(r"[a-z]{2,12}", " ".join(train))).most_common(1000)]
+    words = [w for w, _ in collections.Counter(re.findall(r"\b[a-z]{2,12}\b", " ".join(train))).most_common(1000)]
+    words = sorted(set(words) | set(re.findall("[A-Za-z]+", read(out, "stories.txt").replace(END, " "))))
     with gzip.open(os.path.join(data, "bench-humaneval", "HumanEval.jsonl.gz"), "rt") as f:
         code = [row["prompt"] + row["canonical_solution"] for row in map(json.loads, f)]
 
     write(out, "books.txt", train)
     write(out, "wiki.txt", [wiki])
     write(out, "tales.txt", tales)
-    write(out, "copy.txt", copies(rng, words, 8000))
-    write(out, "pairs.txt", pairs(rng, 5000))
-    write(out, "needles.txt", needles(rng, train, 3500))
+    write(out, "copy.txt", copies(random.Random(20), words, 4000))
+    write(out, "pairs.txt", pairs(random.Random(21), 5000))
+    write(out, "needles.txt", needles(random.Random(22), train, 3500))
     write(out, "dev.txt", in_turn([dev], [dev_wiki], dev_tales))
     write(out, "held.txt", in_turn([held], held_wiki, [valid]))
     write(out, "held-books.txt", [held])
