@@ -80,7 +80,7 @@ enum {
 typedef struct {
     const uint8_t *q;    /* [blocks][8][16][4] codes, */
     int64_t pair;        /* two blocks at a time this many bytes apart */
-    const float *scale;  /* [blocks][subs][16] */
+    const float *scale;  /* [blocks][subs][16]; NULL: the halfs of Q8_0, where they lie */
     const float *offset; /* [blocks][16], for types that have offsets */
     int64_t ahead;       /* this far behind q lie codes that will be wanted soon; 0: no need to fetch them */
 } q8_weights;

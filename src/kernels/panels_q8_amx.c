@@ -5,7 +5,12 @@
 /* Tiles, two of a kind to work on two products at a time: results and x of full groups of rows, of the last group, weights. */
 enum { RESULT = 0, X = 2, LAST_RESULT = 3, LAST_X = 5, WEIGHTS = 6 };
 
-enum { FEW = 4 }; /* rows that the vector unit multiplies as fast as memory gives weights */
+enum {
+    FEW = 4,           /* rows that the vector unit multiplies as fast as memory gives weights */
+    AHEAD = 1088,      /* bytes, one unit of Q8_0: what is asked for in advance where a panel is read as it lies */
+    PAGE = 4096,       /* where the second-level cache's own reading ahead stops */
+    PAGE_OPENING = 12, /* lines of the next page that start it there */
+};
 
 static void configure(q8_type t, int64_t R_last)
 {
@@ -66,6 +71,17 @@ INLINE const void *in_register(const void *p)
     return p;
 }
 
+/* The line of scales behind the second block, and the start of the next page when this one begins. */
+INLINE void ask_for_rest(const uint8_t *q, const char *soon, int64_t b)
+{
+    if (b % 2) _mm_prefetch(soon + Q8_LINE * 8, _MM_HINT_T0);
+    const uintptr_t within = (uintptr_t)q % PAGE;
+    if (within > Q8_BLOCK + Q8_LINE) return;
+    const char *next = in_register(q - within + PAGE);
+#pragma GCC unroll 12
+    for (int i = 0; i < PAGE_OPENING; i++) _mm_prefetch(next + Q8_LINE * i, _MM_HINT_T1);
+}
+
 INLINE void multiply_step(bool full, int odd, int R, const run *r, int64_t step)
 {
     int64_t b = step / r->t.subs, part = step % r->t.subs * (DMC_PANEL_COLS / r->t.subs);
@@ -74,8 +90,16 @@ INLINE void multiply_step(bool full, int odd, int R, const run *r, int64_t step)
         const char *soon = in_register(q + r->w.ahead);
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) _mm_prefetch(soon + Q8_LINE * i, _MM_HINT_T0);
+        if (!r->w.scale) ask_for_rest(q, soon, b);
     }
     multiply(full, odd, r->x.q + b * R * DMC_PANEL_COLS + part, q);
+}
+
+/* Of 16 rows: unpacked, or Q8_0's halfs where they lie. */
+INLINE __m512 scale_of(const q8_weights *w, int64_t step)
+{
+    if (w->scale) return _mm512_loadu_ps(w->scale + step * DMC_PANEL_ROWS);
+    return next_halfs(w->q + step / 2 * w->pair + 2 * Q8_BLOCK + step % 2 * 32, 0);
 }
 
 /* y continued by a result. */
@@ -83,7 +107,7 @@ INLINE void add_step(int R, const run *r, int64_t step, float (*dot)[DMC_PANEL_R
 {
     int64_t b = step / r->t.subs;
     const float *sx = in_register(r->x.scale + b * R), *ox = r->x.offset + b * R;
-    __m512 scale = _mm512_loadu_ps(r->w.scale + step * DMC_PANEL_ROWS);
+    const __m512 scale = scale_of(&r->w, step);
 #pragma GCC unroll 16
     for (int m = 0; m < R; m++)
         y[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(dot[m])),
@@ -137,6 +161,21 @@ static void rows_amx(dmc_dtype type, q8_weights w, int64_t blocks, q8_group x, f
     }
 }
 
+/* y of one group of R rows, panel after panel: memory is one stream, which the caches' own reading ahead understands. */
+INLINE void q8_stream(int R, bool full, int64_t M, int64_t rows, int64_t K, const void *operand, const void *panels,
+                      int64_t p0, int64_t p1, float *y, int64_t ldy, bool add)
+{
+    const q8_type t = q8_type_of(DMC_Q8_0);
+    const q8_group x = q8_group_of(operand, M, K, 0);
+    const int64_t bytes = q8_panel_bytes(t, K);
+    for (int64_t p = p0; p < p1; p++) {
+        float sum[Q8_GROUP][DMC_PANEL_ROWS] = {0};
+        const q8_weights w = {.q = (const uint8_t *)panels + p * bytes, .pair = t.bytes, .ahead = AHEAD};
+        some_rows(R, full, t, w, K / DMC_PANEL_COLS, x, sum);
+        q8_finish(sum, M, q8_least(DMC_PANEL_ROWS, rows - p * DMC_PANEL_ROWS), y + p * DMC_PANEL_ROWS, ldy, add);
+    }
+}
+
 void dmc_linear_q8_amx(dmc_dtype type, int64_t M, int64_t rows, int64_t K, const void *operand, const void *panels,
                        int64_t p0, int64_t p1, float *y, int64_t ldy, bool add)
 {
@@ -145,6 +184,10 @@ void dmc_linear_q8_amx(dmc_dtype type, int64_t M, int64_t rows, int64_t K, const
         return;
     }
     configure(q8_type_of(type), q8_filled((M - 1) % Q8_GROUP + 1));
-    q8_linear(unpack_numbers, rows_amx, type, M, rows, K, operand, panels, p0, p1, y, ldy, add);
+    if (type == DMC_Q8_0 && M > Q8_GROUP / 2 && M <= Q8_GROUP)
+        q8_stream(Q8_GROUP, true, M, rows, K, operand, panels, p0, p1, y, ldy, add);
+    else if (type == DMC_Q8_0 && M <= Q8_GROUP / 2)
+        q8_stream(Q8_GROUP / 2, false, M, rows, K, operand, panels, p0, p1, y, ldy, add);
+    else q8_linear(unpack_numbers, rows_amx, type, M, rows, K, operand, panels, p0, p1, y, ldy, add);
     _tile_release();
 }
