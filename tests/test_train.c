@@ -165,6 +165,7 @@ static dmc_status run(float **weights, size_t *n, bool packed, int64_t stop, con
     dmc_corpus text = make_corpus(4000, c.n_vocab), held = make_corpus(400, c.n_vocab);
     dmc_train_options o = run_options(&c, packed);
     o.policy.offset = policy.offset + 2;
+    o.accumulate = packed ? 1 : 2;
     dmc_checkpoint *m = NULL;
     dmc_trainer *t = NULL;
     dmc_status status = DMC_OK;

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# What a 4x retrofit needs: TinyStories-656K, more and more steps of 4096 tokens, the default recipe beside the published constants (--recipe paper), each beside
+# the same model trained on as long without compression. Measured through the real cache on the half of the validation file that served for no choice.
+#   bench/recipe.sh [DATA] [OUT]      results go to bench/results/recipe.csv; about half an hour on two free cores
+#   OURS="60 120" PAPER="1200" bench/recipe.sh    other numbers of steps
+set -euo pipefail
+cd "$(dirname "$0")/.."
+data=${1:-../shared/data} out=${2:-build/bench} dmc=${DMC:-build/dmc}
+model=$data/weights-tinystories-656k
+text=("$data/corpus-tinystories-2m/tinystories_sample.txt" "$data/corpus-tinystories-v2/tinystories_10k.txt")
+csv=bench/results/recipe.csv
+mkdir -p "$out" bench/results
+tail -c +400001 "$data/corpus-tinystories-valid/tinystories_val.txt" > "$out/second-half.txt"
+machine=$(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo) commit=$(git describe --always --dirty)
+echo "recipe,steps,tokens,cr,nll,nll_uncompressed,over_uncompressed_percent,machine,cores,commit" > "$csv.new"
+field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+measure() { # steps, options of dmc retrofit -> CR and loss
+    local steps=$1
+    shift
+    "$dmc" retrofit "$model" --data "${text[@]}" --ctx 512 --batch 8 --steps "$steps" --eval-every 0 -o "$out/recipe" --overwrite -q "$@" > "$out/recipe.log"
+    "$dmc" eval ppl "$out/recipe" --data "$out/second-half.txt" --ctx 512 --json -q > "$out/recipe.json"
+    echo "$(field cr < "$out/recipe.json") $(field nll < "$out/recipe.json")"
+}
+declare -A uncompressed
+compare() { # recipe, steps, options
+    local recipe=$1 steps=$2 cr nll none
+    shift 2
+    [ -n "${uncompressed[$steps]:-}" ] || uncompressed[$steps]=$(measure "$steps" --method none)
+    read -r cr nll <<< "$(measure "$steps" "$@")"
+    read -r _ none <<< "${uncompressed[$steps]}"
+    python3 -c 'import sys; r, s, cr, nll, none, m, n, c = sys.argv[1:]; cr, nll, none = float(cr), float(nll), float(none)
+print(f"{r},{s},{int(s) * 4096},{cr:.3f},{nll:.4f},{none:.4f},{100 * (nll / none - 1):+.2f},\"{m}\",{n},{c}")' \
+        "$recipe" "$steps" "$cr" "$nll" "$none" "$machine" "$(nproc)" "$commit" | tee -a "$csv.new"
+}
+for steps in ${OURS-60 120 240 480}; do compare default "$steps" --cr 4; done
+for steps in ${PAPER-600 1200 2400}; do compare published "$steps" --cr 4 --recipe paper; done
+mv "$csv.new" "$csv"
+echo "written: $csv"
