@@ -32,7 +32,7 @@ compare() { # recipe, steps, options
 print(f"{r},{s},{int(s) * 4096},{cr:.3f},{nll:.4f},{none:.4f},{100 * (nll / none - 1):+.2f},\"{m}\",{n},{c}")' \
         "$recipe" "$steps" "$cr" "$nll" "$none" "$machine" "$(nproc)" "$commit" | tee -a "$csv.new"
 }
-for steps in ${OURS-60 120 240 480}; do compare default "$steps" --cr 4; done
+for steps in ${OURS-20 30 60 120 240 480}; do compare default "$steps" --cr 4; done
 for steps in ${PAPER-600 1200 2400}; do compare published "$steps" --cr 4 --recipe paper; done
 mv "$csv.new" "$csv"
 echo "written: $csv"
