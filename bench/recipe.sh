@@ -4,8 +4,10 @@
 #   bench/recipe.sh [DATA] [OUT]      results go to bench/results/recipe.csv; about half an hour on two free cores
 #   OURS="60 120" PAPER="1200" bench/recipe.sh    other numbers of steps
 set -euo pipefail
-cd "$(dirname "$0")/.."
-data=${1:-../shared/data} out=${2:-build/bench} dmc=${DMC:-build/dmc}
+shopt -s inherit_errexit
+root=$(cd "$(dirname "$0")/.." && pwd)
+data=$(realpath "${1:-$root/../shared/data}") out=$(realpath -m "${2:-$root/build/bench}") dmc=$(realpath "${DMC:-$root/build/dmc}")
+cd "$root"
 model=$data/weights-tinystories-656k
 text=("$data/corpus-tinystories-2m/tinystories_sample.txt" "$data/corpus-tinystories-v2/tinystories_10k.txt")
 csv=bench/results/recipe.csv
@@ -17,16 +19,18 @@ field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])
 measure() { # steps, options of dmc retrofit -> CR and loss
     local steps=$1
     shift
+    rm -rf "$out/recipe"
     "$dmc" retrofit "$model" --data "${text[@]}" --ctx 512 --batch 8 --steps "$steps" --eval-every 0 -o "$out/recipe" --overwrite -q "$@" > "$out/recipe.log"
     "$dmc" eval ppl "$out/recipe" --data "$out/second-half.txt" --ctx 512 --json -q > "$out/recipe.json"
     echo "$(field cr < "$out/recipe.json") $(field nll < "$out/recipe.json")"
 }
 declare -A uncompressed
 compare() { # recipe, steps, options
-    local recipe=$1 steps=$2 cr nll none
+    local recipe=$1 steps=$2 cr nll none measured
     shift 2
     [ -n "${uncompressed[$steps]:-}" ] || uncompressed[$steps]=$(measure "$steps" --method none)
-    read -r cr nll <<< "$(measure "$steps" "$@")"
+    measured=$(measure "$steps" "$@")
+    read -r cr nll <<< "$measured"
     read -r _ none <<< "${uncompressed[$steps]}"
     python3 -c 'import sys; r, s, cr, nll, none, m, n, c = sys.argv[1:]; cr, nll, none = float(cr), float(nll), float(none)
 print(f"{r},{s},{int(s) * 4096},{cr:.3f},{nll:.4f},{none:.4f},{100 * (nll / none - 1):+.2f},\"{m}\",{n},{c}")' \

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Text of the study: what its base model learns from, and what is held out.
 
-    bench/study_text.py DATA OUT      DATA: the folder with corpus-gutenberg and the others; OUT: where the files go
+    bench/study_text.py DATA OUT      DATA: the folder with corpus-gutenberg and the others; OUT: where the files go, with stories.txt there
 
 Written, documents separated by lines <|endoftext|>:
 

@@ -243,9 +243,10 @@ static void test_tiers_multiply_the_same(void **state)
 static void test_rows_and_panels_are_independent(void **state)
 {
     (void)state;
-    for (int it = 0; it < N_TYPES; it++) {
+    const int64_t counts[] = {7, 13, DMC_SANITIZED ? 35 : 530}; /* one group, small and large; several */
+    for (int it = 0; it < 3 * N_TYPES; it++) {
         for (int t = 1; t < n_tiers; t++) {
-            product p = make(types[it], DMC_SANITIZED ? 35 : 530, 70, 2304);
+            product p = make(types[it / 3], counts[it % 3], 70, 2304);
             int64_t ld = p.rows + 3, n_panels = dmc_panels_count(p.rows), M = p.M;
             float *y = floats(M * ld), *old = floats(M * ld), *one = floats(p.rows);
             uint8_t *operand = bytes(dmc_operand_bytes(DMC_OPERAND_Q8, 1, p.K));

@@ -157,7 +157,7 @@ static dmc_train_options run_options(const dmc_config *c, bool packed)
 static bool stop_at(const dmc_train_report *r, void *user) { return r->step != *(int64_t *)user; }
 
 /* -> the weights after a run that was stopped after `stops` steps (-1: never) and resumed by a new trainer. */
-static dmc_status run(float **weights, size_t *n, bool packed, int64_t stop, const char *state)
+static dmc_status run(float **weights, size_t *n, bool packed, int passes, int64_t stop, const char *state)
 {
     dmc_config c = tiny_config(0, 4);
     dmc_policy policy = c.policy;
@@ -165,7 +165,7 @@ static dmc_status run(float **weights, size_t *n, bool packed, int64_t stop, con
     dmc_corpus text = make_corpus(4000, c.n_vocab), held = make_corpus(400, c.n_vocab);
     dmc_train_options o = run_options(&c, packed);
     o.policy.offset = policy.offset + 2;
-    o.accumulate = packed ? 1 : 2;
+    o.accumulate = passes;
     dmc_checkpoint *m = NULL;
     dmc_trainer *t = NULL;
     dmc_status status = DMC_OK;
@@ -202,12 +202,14 @@ static const char state_path[] = "test_train.state";
 static void test_runs_repeat_and_resume(void **state)
 {
     (void)state;
-    for (int packed = 0; packed < 2; packed++) {
+    for (int kind = 0; kind < 4; kind++) {
         float *a, *b;
         size_t n;
-        assert_int_equal(run(&a, &n, packed, -1, state_path), DMC_OK);
-        for (int64_t stop = -1; stop < 30; stop += 7) { /* in every stage */
-            assert_int_equal(run(&b, &n, packed, stop, state_path), DMC_OK);
+        bool packed = kind % 2;
+        int passes = 1 + kind / 2;
+        assert_int_equal(run(&a, &n, packed, passes, -1, state_path), DMC_OK);
+        for (int64_t stop = -1; stop < 30; stop += passes == 1 ? 7 : 14) { /* in every stage */
+            assert_int_equal(run(&b, &n, packed, passes, stop, state_path), DMC_OK);
             assert_memory_equal(a, b, n * sizeof *a);
             dmc_free(b);
         }
@@ -323,7 +325,7 @@ static void test_state_files_are_checked(void **state)
     dmc_trainer *t;
     float *weights;
     size_t n;
-    assert_int_equal(run(&weights, &n, true, 5, state_path), DMC_OK);
+    assert_int_equal(run(&weights, &n, true, 1, 5, state_path), DMC_OK);
     dmc_free(weights);
     assert_int_equal(dmc_checkpoint_create(&m, &c), DMC_OK);
     dmc_init_weights(m, 5); /* another model */
@@ -360,13 +362,13 @@ static void test_faults(void **state)
         void (*inject)(long) = io ? dmc_fault_io : dmc_fault_memory;
         long (*count)(void) = io ? dmc_fault_io_count : dmc_fault_memory_count;
         inject(0);
-        assert_int_equal(run(&clean, &n, true, 3, state_path), DMC_OK);
+        assert_int_equal(run(&clean, &n, true, 1, 3, state_path), DMC_OK);
         enum { FAULTS = DMC_SANITIZED ? 30 : 150 }; /* spread over all calls; sanitizers are slow */
         long calls = count(), step = calls > FAULTS ? calls / FAULTS : 1;
         /* the test's own corpora take the first four allocations and do not expect NULL */
         for (long k = io ? 1 : 5; k <= calls; k += step) {
             inject(k);
-            dmc_status s = run(&weights, &n, true, 3, state_path);
+            dmc_status s = run(&weights, &n, true, 1, 3, state_path);
             inject(0);
             if (s != DMC_OK) {
                 assert_true(s == (io ? DMC_ERR_IO : DMC_ERR_MEMORY));
