@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What a 4x retrofit needs: TinyStories-656K, more and more steps of 4096 tokens, the default recipe beside the published constants (--recipe paper), each beside
-# the same model trained on as long without compression. Measured through the real cache on the half of the validation file that served for no choice.
+# the same model trained on without compression by the same schedule. Measured through the real cache on the half of the validation file that the recipe was not
+# chosen by.
 #   bench/recipe.sh [DATA] [OUT]      results go to bench/results/recipe.csv; about half an hour on two free cores
-#   OURS="60 120" PAPER="1200" bench/recipe.sh    other numbers of steps
+#   OURS="60 120" PAPER="1200" bench/recipe.sh    other numbers of steps: results go to OUT/recipe.csv
 set -euo pipefail
 shopt -s inherit_errexit
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -11,6 +12,7 @@ cd "$root"
 model=$data/weights-tinystories-656k
 text=("$data/corpus-tinystories-2m/tinystories_sample.txt" "$data/corpus-tinystories-v2/tinystories_10k.txt")
 csv=bench/results/recipe.csv
+[ -z "${OURS+x}${PAPER+x}" ] || csv=$out/recipe.csv
 mkdir -p "$out" bench/results
 tail -c +400001 "$data/corpus-tinystories-valid/tinystories_val.txt" > "$out/second-half.txt"
 machine=$(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo) commit=$(git describe --always --dirty)
@@ -24,19 +26,17 @@ measure() { # steps, options of dmc retrofit -> CR and loss
     "$dmc" eval ppl "$out/recipe" --data "$out/second-half.txt" --ctx 512 --json -q > "$out/recipe.json"
     echo "$(field cr < "$out/recipe.json") $(field nll < "$out/recipe.json")"
 }
-declare -A uncompressed
-compare() { # recipe, steps, options
+compare() { # recipe, steps
     local recipe=$1 steps=$2 cr nll none measured
-    shift 2
-    [ -n "${uncompressed[$steps]:-}" ] || uncompressed[$steps]=$(measure "$steps" --method none)
-    measured=$(measure "$steps" "$@")
+    measured=$(measure "$steps" --recipe "$recipe" --method none --cr 4)
+    read -r _ none <<< "$measured"
+    measured=$(measure "$steps" --recipe "$recipe" --cr 4)
     read -r cr nll <<< "$measured"
-    read -r _ none <<< "${uncompressed[$steps]}"
     python3 -c 'import sys; r, s, cr, nll, none, m, n, c = sys.argv[1:]; cr, nll, none = float(cr), float(nll), float(none)
 print(f"{r},{s},{int(s) * 4096},{cr:.3f},{nll:.4f},{none:.4f},{100 * (nll / none - 1):+.2f},\"{m}\",{n},{c}")' \
         "$recipe" "$steps" "$cr" "$nll" "$none" "$machine" "$(nproc)" "$commit" | tee -a "$csv.new"
 }
-for steps in ${OURS-20 30 60 120 240 480}; do compare default "$steps" --cr 4; done
-for steps in ${PAPER-600 1200 2400}; do compare published "$steps" --cr 4 --recipe paper; done
+for steps in ${OURS-20 30 60 120 240 480}; do compare default "$steps"; done
+for steps in ${PAPER-600 1200 2400}; do compare paper "$steps"; done
 mv "$csv.new" "$csv"
 echo "written: $csv"

@@ -5,14 +5,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/.." && pwd)
 dmc=$(realpath "${DMC:-$root/build/dmc}") out=${1:-$root/build/study-recall}
-mkdir -p "$out/text"
-cd "$out"
-made_by=$(cat "$here/study-recall.sh" "$root/models/story.gguf" | sha256sum)
-if [ -e made-by ] && [ "$(cat made-by)" != "$made_by" ]; then
-    echo "$out was begun by another version of this script: take another folder, or delete it" >&2
-    exit 1
-fi
-echo "$made_by" > made-by
+. "$here/folder.sh"
+begin_folder "$out" "$here/study-recall.sh" "$root/models/story.gguf"
 if [ ! -e text/done ]; then
     cp "$root/models/story.gguf" story.gguf
     "$dmc" story -o text/train.txt --n 20000 --seed 61 --length 400 --questions 10

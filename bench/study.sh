@@ -5,14 +5,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/.." && pwd)
 dmc=$(realpath "${DMC:-$root/build/dmc}") data=$(realpath "${1:-$root/../shared/data}") out=${2:-$root/build/study}
-mkdir -p "$out/text"
-cd "$out"
-made_by=$(cat "$here/study.sh" "$here/study_text.py" | sha256sum)
-if [ -e made-by ] && [ "$(cat made-by)" != "$made_by" ]; then
-    echo "$out was begun by another version of this script: take another folder, or delete it" >&2
-    exit 1
-fi
-echo "$made_by" > made-by
+. "$here/folder.sh"
+begin_folder "$out" "$here/study.sh" "$here/study_text.py"
 if [ ! -e text/done ]; then
     "$dmc" story -o text/words.txt --kind copy --n 12000 --seed 46 --length 120
     "$dmc" story -o text/facts.txt --kind facts --n 30000 --seed 42 --length 120 --questions 0

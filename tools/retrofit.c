@@ -62,7 +62,7 @@ static void parse(retrofit *x, int argc, char **argv)
         CLI_OPTION(
             "recipe", 0, &x->recipe, .choices = "default|paper",
             .help =
-                "paper: dmc with the published constants, its stages in proportion to the steps; the options below go over either"),
+                "paper: dmc (or none, its control) with the published constants, its stages in proportion to the steps; the options below go over either"),
         CLI_OPTION("lr", 0, &x->t.lr, .arg = "X", .min = 0, .max = 10, .def = "0.128 / width", .help = "learning rate"),
         CLI_OPTION("decision-scale", 0, &x->decision_scale, .arg = "X", .min = 0, .max = 1e6,
                    .def = "2.5 / (lr width); dms: a hundredth of it", .help = "factor on it for the rows that decide"),
@@ -97,7 +97,8 @@ static void check(const retrofit *x)
     if (x->window && !dmc) cli_usage("--window: only slots of dmc are averages over one");
     if (x->decision_from != FROM_KEY && !chooses)
         cli_usage("--decision-from %s: for --method dmc and dms", x->decision_from == FROM_NOISE ? "noise" : "period");
-    if (x->recipe && !dmc) cli_usage("--recipe paper: for --method dmc, dmc-c and dmc-hardc");
+    if (x->recipe && !dmc && x->method != DMC_METHOD_NONE)
+        cli_usage("--recipe paper: for --method dmc, dmc-c, dmc-hardc, and none, their control");
     bool learns = (dmc || x->method == DMC_METHOD_DMS || x->method == DMC_METHOD_DMS_ADAPTER) &&
                   x->decision_from == FROM_KEY,
          steers = cli_given(&x->steer) ? x->steer > 0 : !x->recipe;
@@ -120,8 +121,8 @@ static void choose_recipe(retrofit *x, const dmc_config *c)
     x->r.ctx = x->t.ctx, x->r.batch = x->t.batch;
     dmc_recipe_retrofit(o, c, &x->r);
     training_apply(&x->t);
-    if (o->steps_train) return;
     if (x->r.paper) o->adamw.decision_scale = 1, o->lr_min = o->lr / 10; /* whatever --lr is */
+    if (o->steps_train) return;
     if (x->channel >= c->head_dim) cli_usage("--channel: heads have channels 0 to %d", c->head_dim - 1);
     if (cli_given(&x->channel)) o->policy.channel = x->channel;
     if (x->loss) o->ce_weight = strcmp(x->loss, "distill") != 0, o->kl_weight = strcmp(x->loss, "lm") != 0;

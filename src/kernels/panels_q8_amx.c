@@ -71,12 +71,12 @@ INLINE const void *in_register(const void *p)
     return p;
 }
 
-/* The line of scales behind the second block, and the start of the next page when this one begins. */
+/* The line of scales behind the second block; and, at the first block that begins in a page, the start of the next page. */
 INLINE void ask_for_rest(const uint8_t *q, const char *soon, int64_t b)
 {
     if (b % 2) _mm_prefetch(soon + Q8_LINE * 8, _MM_HINT_T0);
     const uintptr_t within = (uintptr_t)q % PAGE;
-    if (within > Q8_BLOCK + Q8_LINE) return;
+    if (within >= Q8_BLOCK + (b % 2 ? 0 : Q8_LINE)) return;
     const char *next = in_register(q - within + PAGE);
 #pragma GCC unroll 12
     for (int i = 0; i < PAGE_OPENING; i++) _mm_prefetch(next + Q8_LINE * i, _MM_HINT_T1);

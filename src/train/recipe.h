@@ -27,7 +27,7 @@ typedef struct {
     int ctx, batch; /* 0: defaults */
     int64_t steps;  /* of the whole run; 0: the default of this CR and regime */
     int delay;      /* -1: the default of this context */
-    bool paper;     /* dmc and its two kin: the published constants (METHOD 4), steps in their proportions */
+    bool paper; /* dmc, its two kin and their control: the published constants (METHOD 4), steps in their proportions */
 } dmc_recipe;
 
 void dmc_recipe_retrofit(dmc_train_options *o, const dmc_config *c, const dmc_recipe *r);
