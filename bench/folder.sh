@@ -7,10 +7,18 @@ begin_folder() {
     shift
     made_by=$(cat "$@" | sha256sum)
     mkdir -p "$folder/text"
-    cd "$folder"
+    cd "$folder" || exit
     if [ -e made-by ] && [ "$(cat made-by)" != "$made_by" ]; then
         echo "$folder was begun by another version of this script: take another folder, or delete it" >&2
         exit 1
     fi
     echo "$made_by" > made-by
+}
+
+# Fails unless each of these is there.
+need() {
+    local path
+    for path in "$@"; do
+        [ -e "$path" ] || { echo "$path is not there" >&2; exit 1; }
+    done
 }

@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/.." && pwd)
 dmc=$(realpath "${DMC:-$root/build/dmc}") out=${1:-$root/build/study-recall}
 . "$here/folder.sh"
+need "$dmc"
 begin_folder "$out" "$here/study-recall.sh" "$root/models/story.gguf"
 if [ ! -e text/done ]; then
     cp "$root/models/story.gguf" story.gguf

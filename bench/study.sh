@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/.." && pwd)
 dmc=$(realpath "${DMC:-$root/build/dmc}") data=$(realpath "${1:-$root/../shared/data}") out=${2:-$root/build/study}
 . "$here/folder.sh"
+need "$dmc" "$data/corpus-gutenberg"
 begin_folder "$out" "$here/study.sh" "$here/study_text.py"
 if [ ! -e text/done ]; then
     "$dmc" story -o text/words.txt --kind copy --n 12000 --seed 46 --length 120
