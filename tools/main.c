@@ -17,6 +17,7 @@ static const struct {
     {"eval", cmd_eval, "measure a model: perplexity, benchmarks, recall, compression"},
     {"inspect", cmd_inspect, "show what is in a model file and how each head compresses"},
     {"convert", cmd_convert, "convert between Hugging Face, GGUF and llama2.c files, and quantise"},
+    {"sample", cmd_sample, "write text of a model's own, to retrofit it with"},
     {"story", cmd_story, "write the synthetic stories that the shipped model learns from"},
     {"bench", cmd_bench, "measure speed and memory, against depth, batch and compression"},
     {"study", cmd_study, "train and measure a whole table of methods, ratios and seeds"},
