@@ -6,8 +6,8 @@
 
 enum { LEFT = 64, TOP = 46, WIDTH = 520, HEIGHT = 320, LEGEND = 230, LEGEND_LINE = 18, TICKS = 4 };
 
-static const char *const colors[] = {"#2a7fc0", "#c05621", "#2f855a", "#805ad5", "#b83280",
-                                     "#718096", "#b7791f", "#00838f", "#9b2c2c", "#4a5568"};
+static const char *const colors[] = {"#2a7fc0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#718096",
+                                     "#b7791f", "#00838f", "#9b2c2c", "#4a5568", "#d69e2e", "#22c1a0"};
 enum { N_COLORS = sizeof colors / sizeof *colors };
 
 typedef struct {
@@ -97,7 +97,8 @@ static void axes(dmc_writer *w, const chart *c, const range *x, const range *y)
 static void draw_line(dmc_writer *w, const chart *c, const chart_line *l, const char *color, const range *x,
                       const range *y)
 {
-    dmc_writef(w, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\" d=\"", color);
+    dmc_writef(w, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\"%s d=\"", color,
+               l->dashed ? " stroke-dasharray=\"5 4\"" : "");
     for (int i = 0; i < l->n; i++)
         dmc_writef(w, "%c%.1f %.1f", i ? 'L' : 'M', place_x(x, scaled(c, l->points[i].x)), place_y(y, l->points[i].y));
     dmc_writef(w, "\"/>\n");

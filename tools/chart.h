@@ -12,6 +12,7 @@ typedef struct {
 
 typedef struct {
     const char *name; /* for the legend */
+    bool dashed;
     int n;
     chart_point points[CHART_MAX_POINTS];
 } chart_line;

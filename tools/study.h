@@ -47,6 +47,9 @@ void study_free(study *s);
 const char *study_row_name(const study *s, int row);
 bool study_measures(const study *s, int cell, int measure); /* whether the measure has a command for the cell */
 const char *study_row_title(const study *s, int row);
+/* The row that a row's loss is compared with: its "control", else the reference's; -1: none. */
+int study_control(const study *s, int row);
+bool study_drawn(const study *s, int row); /* whether the curves have a line for it */
 /* The arguments of a list of the file with every $word replaced: a new array of strings. cell: -1 for the base. */
 json_t *study_expand(const study *s, const json_t *list, int cell);
 /* "DIR/models/ID.gguf", "DIR/results/ID.NAME.json", "DIR/logs/ID.NAME.log"; dmc_free. cell -1: the base. */
@@ -68,6 +71,8 @@ typedef struct {
 } study_number;
 /* Of a row at a ratio, over its seeds. measure: index; -1: share of the reference's uncompressed bytes that is kept. */
 study_number study_value(const study *s, int row, double cr, int measure);
+/* By what share of its control's the row's measure of bytes is larger (0.01: 1 %), means of the seeds; NAN: there is none. */
+double study_over(const study *s, int row, double cr);
 /* Ratios of a row, in the file's order; {0} if it has none. Returns how many. */
 int study_ratios(const study *s, int row, double *ratios, int capacity);
 /* study_curve.c. One measure against the share of bytes kept, a line for each row. false: nothing to draw. */

@@ -18,11 +18,14 @@ bool study_curve(const study *s, int measure, dmc_writer *w)
     snprintf(title, sizeof title, "%.100s (%s is better)", s->measures[measure].title,
              s->measures[measure].higher ? "higher" : "lower");
     c = (chart){.title = title, .x_title = "bytes of the cache that are kept", .shares = true};
-    for (int row = 0; row < (int)json_array_size(s->rows) && chart_begin(&c, study_row_title(s, row)); row++)
+    for (int row = 0; row < (int)json_array_size(s->rows); row++) {
+        if (!study_drawn(s, row) || !chart_begin(&c, study_row_title(s, row))) continue;
+        c.lines[c.n_lines - 1].dashed = !json_object_get(json_array_get(s->rows, (size_t)row), "args");
         for (int i = 0, n = study_ratios(s, row, ratios, CHART_MAX_POINTS); i < n; i++) {
             study_number y = study_value(s, row, ratios[i], measure);
             chart_add(&c, study_value(s, row, ratios[i], -1).mean, y.mean, y.deviation);
         }
+    }
     return chart_write(w, &c);
 }
 

@@ -116,7 +116,8 @@ static size_t seeds_of(const json_t *row, size_t ratio, size_t n_ratios, size_t 
 
 static void add_row(study *s, int i, const json_t *seeds)
 {
-    static const char *const known[] = {"name", "title", "cr", "seeds", "args", "policy", "from", "define", NULL};
+    static const char *const known[] = {"name", "title",  "cr",      "seeds", "args", "policy",
+                                        "from", "define", "control", "draw",  NULL};
     char where[64], id[256];
     json_t *row = json_array_get(s->rows, (size_t)i);
     snprintf(where, sizeof where, "row %d", i + 1);
@@ -153,6 +154,20 @@ static int find_row(const study *s, const char *name)
     for (int i = 0; i < (int)json_array_size(s->rows); i++)
         if (!strcmp(study_row_name(s, i), name)) return i;
     return -1;
+}
+
+int study_control(const study *s, int row)
+{
+    const char *name = string_of(json_array_get(s->rows, (size_t)row), "control", study_row_name(s, row));
+    if (!name) return s->reference >= 0 ? s->cells[s->reference].row : -1;
+    const int control = find_row(s, name);
+    if (control < 0) cli_die(NULL, "row \"%s\": its \"control\" \"%s\" is no row", study_row_name(s, row), name);
+    return control;
+}
+
+bool study_drawn(const study *s, int row)
+{
+    return !json_is_false(json_object_get(json_array_get(s->rows, (size_t)row), "draw"));
 }
 
 static void check_rows(const study *s, const json_t *rows, const char *where)
@@ -248,6 +263,7 @@ void study_read(study *s, const char *path, const char *dir)
     read_measures(s);
     const char *reference = string_of(s->file, "reference", path);
     if (reference) s->reference = parent_of(s, reference, s->cells[0].seed, "\"reference\"");
+    for (int i = 0; i < (int)json_array_size(s->rows); i++) study_control(s, i); /* dies if it is no row */
     for (int i = 0; i < s->n_cells; i++) /* every $word is known, before anything runs */
         for (int m = -1; m < s->n_measures; m++)
             if (m < 0 || study_measures(s, i, m))

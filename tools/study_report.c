@@ -20,15 +20,22 @@ static double result_of(const study *s, int cell, const char *name, const char *
     return value;
 }
 
+/* The measure that tells bytes; -1: none does. */
+static int measure_of_bytes(const study *s)
+{
+    int m = s->n_measures - 1;
+    while (m >= 0 && !s->measures[m].bytes) m--;
+    return m;
+}
+
 /* The share of the reference's uncompressed cache that a cell keeps, in the measure that tells bytes. */
 static double bytes_of(const study *s, int cell)
 {
     int from = s->reference >= 0 ? s->reference : cell;
-    for (int m = 0; m < s->n_measures; m++)
-        if (s->measures[m].bytes)
-            return result_of(s, cell, s->measures[m].result, "kv_bytes") /
-                   result_of(s, from, s->measures[m].result, "kv_bytes_uncompressed");
-    return NAN;
+    const int m = measure_of_bytes(s);
+    if (m < 0) return NAN;
+    return result_of(s, cell, s->measures[m].result, "kv_bytes") /
+           result_of(s, from, s->measures[m].result, "kv_bytes_uncompressed");
 }
 
 study_number study_value(const study *s, int row, double cr, int measure)
@@ -58,6 +65,14 @@ int study_ratios(const study *s, int row, double *ratios, int capacity)
     return n;
 }
 
+double study_over(const study *s, int row, double cr)
+{
+    double ratio = 0;
+    const int m = measure_of_bytes(s), control = study_control(s, row);
+    if (m < 0 || control < 0 || control == row || !study_ratios(s, control, &ratio, 1)) return NAN;
+    return study_value(s, row, cr, m).mean / study_value(s, control, ratio, m).mean - 1;
+}
+
 /* ---- tables ---- */
 
 enum { MAX_RATIOS = 64 };
@@ -68,6 +83,24 @@ static void number_text(char *out, size_t size, study_number v, bool percent)
     if (!v.n) snprintf(out, size, "-");
     else if (v.n == 1) snprintf(out, size, percent ? "%.1f %%" : "%.4f", scale * v.mean);
     else snprintf(out, size, percent ? "%.1f ± %.1f %%" : "%.4f ± %.4f", scale * v.mean, scale * v.deviation);
+}
+
+static void over_text(char *out, size_t size, double over)
+{
+    if (isfinite(over)) snprintf(out, size, "%+.2f %%", 100 * over);
+    else snprintf(out, size, "-");
+}
+
+/* What stands above the measures. */
+static void heads(const study *s, dmc_writer *w, const char *open, const char *close, bool html)
+{
+    for (int m = 0; m < s->n_measures; m++) {
+        dmc_writef(w, "%s", open);
+        if (html) picture_escape(w, s->measures[m].title);
+        else dmc_writef(w, "%s", s->measures[m].title);
+        dmc_writef(w, "%s", close);
+        if (m == measure_of_bytes(s)) dmc_writef(w, "%sover its control%s", open, close);
+    }
 }
 
 static void csv(const study *s, const char *path)
@@ -103,6 +136,8 @@ static void table_line(const study *s, dmc_writer *w, int row, double cr, const 
     for (int m = -1; m < s->n_measures; m++) {
         number_text(text, sizeof text, study_value(s, row, cr, m), m < 0);
         dmc_writef(w, "%s%s", middle, text);
+        if (m >= 0 && m == measure_of_bytes(s))
+            over_text(text, sizeof text, study_over(s, row, cr)), dmc_writef(w, "%s%s", middle, text);
     }
     dmc_writef(w, "%s\n", close);
 }
@@ -120,15 +155,16 @@ static void markdown(const study *s, const char *path)
     dmc_writer *w;
     cli_check(dmc_writer_open(&w, path));
     dmc_writef(w, "# %s\n\n| method | ratio | bytes kept |", s->title);
-    for (int m = 0; m < s->n_measures; m++) dmc_writef(w, " %s |", s->measures[m].title);
+    heads(s, w, " ", " |", false);
     dmc_writef(w, "\n|---|---|---|");
-    for (int m = 0; m < s->n_measures; m++) dmc_writef(w, "---|");
+    for (int m = measure_of_bytes(s) < 0 ? 0 : -1; m < s->n_measures; m++) dmc_writef(w, "---|");
     dmc_writef(w, "\n");
     table(s, w, "| ", " | ", " |", false);
     dmc_writef(
         w,
         "\nMean and standard deviation over seeds where there are several. Bytes kept: the cache's bytes, windows, page slack and "
-        "accumulators counted, over those of the reference without compression.\n");
+        "accumulators counted, over those of the reference without compression. Over its control: the row's mean over that of the same training without "
+        "compression.\n");
     cli_check(dmc_writer_commit(w));
 }
 
@@ -146,11 +182,7 @@ static void page(const study *s, const char *path)
         "<body>\n<h1>");
     picture_escape(w, s->title);
     dmc_writef(w, "</h1>\n<table><tr><th>method</th><th>ratio</th><th>bytes kept</th>");
-    for (int m = 0; m < s->n_measures; m++) {
-        dmc_writef(w, "<th>");
-        picture_escape(w, s->measures[m].title);
-        dmc_writef(w, "</th>");
-    }
+    heads(s, w, "<th>", "</th>", true);
     dmc_writef(w, "</tr>\n");
     table(s, w, "<tr><td>", "</td><td>", "</td></tr>", true);
     dmc_writef(w, "</table>\n");
