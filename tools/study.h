@@ -57,6 +57,9 @@ char *study_model_path(const study *s, int cell);
 char *study_result_path(const study *s, int cell, const char *name);
 char *study_log_path(const study *s, int cell, const char *name);
 
+/* What stands at "key", "key.key" or "list.0.key" of a result; NULL: nothing. */
+const json_t *study_find(const json_t *result, const char *key);
+
 /* study_run.c: runs what is not there yet. dry: prints the commands instead. Returns the number of commands that failed. */
 int study_run(const study *s, bool dry, bool quiet, bool no_color);
 

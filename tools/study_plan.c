@@ -3,6 +3,7 @@
 #include "study.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static char *copy_of(const char *text)
@@ -314,6 +315,20 @@ char *study_result_path(const study *s, int cell, const char *name)
     return path_of(s, "results", cell, name, ".json");
 }
 char *study_log_path(const study *s, int cell, const char *name) { return path_of(s, "logs", cell, name, ".log"); }
+
+const json_t *study_find(const json_t *result, const char *key)
+{
+    char part[128];
+    while (result && *key) {
+        const size_t n = strcspn(key, ".");
+        if (n >= sizeof part) return NULL;
+        memcpy(part, key, n), part[n] = 0;
+        result =
+            json_is_array(result) ? json_array_get(result, strtoul(part, NULL, 10)) : json_object_get(result, part);
+        key += n + (key[n] == '.');
+    }
+    return result;
+}
 
 /* ---- $words ---- */
 

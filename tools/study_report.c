@@ -13,7 +13,7 @@ static double result_of(const study *s, int cell, const char *name, const char *
 {
     char *path = study_result_path(s, cell, name);
     json_t *r = json_load_file(path, 0, NULL);
-    const json_t *v = json_object_get(r, key);
+    const json_t *v = study_find(r, key);
     double value = json_is_number(v) ? json_number_value(v) : NAN;
     json_decref(r);
     dmc_free(path);

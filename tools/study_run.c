@@ -202,7 +202,7 @@ static dmc_status run(const command *k)
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return dmc_fail(DMC_ERR_IO, "it failed; %s says why", k->log);
     json_t *printed = json_load_file(out, 0, &error);
     if (!printed) return dmc_fail(DMC_ERR_FORMAT, "%s is no JSON: %s", out, error.text);
-    bool there = !k->value || json_is_number(json_object_get(printed, k->value));
+    bool there = !k->value || json_is_number(study_find(printed, k->value));
     json_decref(printed);
     if (!there) return dmc_fail(DMC_ERR_FORMAT, "%s has no number \"%s\"", out, k->value);
     return rename(out, k->result) == 0 ? DMC_OK : dmc_fail(DMC_ERR_IO, "%s: %s", k->result, strerror(errno));
