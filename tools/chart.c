@@ -81,24 +81,33 @@ static void number_at(dmc_writer *w, double x, double y, const char *anchor, con
     text_at(w, x, y, anchor, text);
 }
 
+/* 1, 2 or 5 times a power of ten, so that a range has about as many steps as TICKS. Adding 0.0 below makes -0 a 0. */
+static double tick_step(const range *r)
+{
+    const double rough = (r->high - r->low) / TICKS, power = pow(10, floor(log10(rough)));
+    return power * (rough < 1.5 * power ? 1 : rough < 3.5 * power ? 2 : rough < 7.5 * power ? 5 : 10);
+}
+
 static void axes(dmc_writer *w, const chart *c, const range *x, const range *y)
 {
-    for (int i = 0; i <= TICKS; i++) {
-        double v = y->low + (y->high - y->low) * i / TICKS, u = x->low + (x->high - x->low) * i / TICKS;
-        number_at(w, LEFT - 6, place_y(y, v) + 4, "end", "%.4g", v);
-        dmc_writef(w, "<path d=\"M%d %.1fh%d\" stroke=\"#8884\"/>\n", LEFT, place_y(y, v), WIDTH);
-        if (!c->shares) number_at(w, place_x(x, u), TOP + HEIGHT + 18, "middle", "%.4g", u);
+    const double up = tick_step(y), along = tick_step(x);
+    for (double i = ceil(y->low / up); i * up <= y->high; i++) {
+        number_at(w, LEFT - 6, place_y(y, i * up) + 4, "end", "%.5g", i * up + 0.0);
+        dmc_writef(w, "<path d=\"M%d %.1fh%d\" stroke=\"#8884\"/>\n", LEFT, place_y(y, i * up), WIDTH);
     }
+    for (double i = ceil(x->low / along); !c->shares && i * along <= x->high; i++)
+        number_at(w, place_x(x, i * along), TOP + HEIGHT + 18, "middle", "%.5g", i * along + 0.0);
     for (int e = (int)ceil(x->low); c->shares && e <= (int)floor(x->high); e++)
         number_at(w, place_x(x, e), TOP + HEIGHT + 18, "middle", e < 0 ? "1/%g" : "%g", exp2(abs(e)));
     text_at(w, LEFT + WIDTH / 2.0, TOP + HEIGHT + 36, "middle", c->x_title);
 }
 
+static const char *dash(const chart_line *l) { return l->dashed ? " stroke-dasharray=\"5 4\"" : ""; }
+
 static void draw_line(dmc_writer *w, const chart *c, const chart_line *l, const char *color, const range *x,
                       const range *y)
 {
-    dmc_writef(w, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\"%s d=\"", color,
-               l->dashed ? " stroke-dasharray=\"5 4\"" : "");
+    dmc_writef(w, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\"%s d=\"", color, dash(l));
     for (int i = 0; i < l->n; i++)
         dmc_writef(w, "%c%.1f %.1f", i ? 'L' : 'M', place_x(x, scaled(c, l->points[i].x)), place_y(y, l->points[i].y));
     dmc_writef(w, "\"/>\n");
@@ -133,8 +142,10 @@ bool chart_write(dmc_writer *w, const chart *c)
         const int at = TOP + 10 + LEGEND_LINE * drawn;
         if (!l->n) continue;
         draw_line(w, c, l, color, &x, &y);
-        dmc_writef(w, "<circle cx=\"%d\" cy=\"%d\" r=\"5\" fill=\"%s\"/>\n", LEFT + WIDTH + 20, at, color);
-        text_at(w, LEFT + WIDTH + 32, at + 4, "start", l->name);
+        dmc_writef(w, "<path stroke=\"%s\" stroke-width=\"1.8\"%s d=\"M%d %dh24\"/>\n", color, dash(l),
+                   LEFT + WIDTH + 8, at);
+        dmc_writef(w, "<circle cx=\"%d\" cy=\"%d\" r=\"3.5\" fill=\"%s\"/>\n", LEFT + WIDTH + 20, at, color);
+        text_at(w, LEFT + WIDTH + 38, at + 4, "start", l->name);
         drawn++;
     }
     dmc_writef(w, "</svg>\n");
