@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by scripts that keep what they have made and go on with it.
+# Sourced by scripts that keep what they have made and go on with it; under their set -euo pipefail.
 
 # Goes into folder $1, makes it (with a folder text in it) if it is not there, and refuses it if it was begun with other files than these ($2 ...).
 begin_folder() {

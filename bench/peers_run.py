@@ -3,8 +3,10 @@
 import argparse
 import csv
 import datetime
+import functools
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -36,17 +38,17 @@ class Failed(Exception):
     pass
 
 
-def run(command):
-    """-> what it printed, its peak resident bytes"""
+def run(command, both=False, folder=None):
+    """-> what it printed (both: on stderr too), its peak resident bytes; folder: where it may leave files"""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
         if process.returncode:
             raise Failed(f"{' '.join(command)}: status {process.returncode}: {err.read()[-300:]}")
-        return out.read(), usage.ru_maxrss * 1024
+        return out.read() + (err.read() if both else ""), usage.ru_maxrss * 1024
 
 
 def run_dmc(o, file, work, depth, batch, cr):
@@ -55,16 +57,39 @@ def run_dmc(o, file, work, depth, batch, cr):
     return json.loads(text)[0]
 
 
+@functools.lru_cache(maxsize=None)
+def knows_depth(tool):
+    """Whether a llama-bench has -d; ik_llama.cpp's has -gp DEPTH,TOKENS in its place, and nothing for a prefill behind a depth."""
+    return "-gp <" not in subprocess.run([tool, "--help"], capture_output=True, text=True, check=False).stdout
+
+
+def batch_rate(text):
+    """Tokens/s that llama-batched-bench printed: JSON lines, or ik_llama.cpp's table, whatever it was asked for."""
+    lines = text.splitlines()
+    rates = [json.loads(line)["speed_tg"] for line in lines if line.startswith("{")]
+    heads = [line.split("|") for line in lines if "S_TG t/s" in line]
+    rates += [float(line.split("|")[[h.strip() for h in heads[0]].index("S_TG t/s")]) for line in lines if heads and re.match(r"\|\s*\d", line)]
+    if not rates:
+        raise Failed("llama-batched-bench printed no rate")
+    return rates[-1]
+
+
 def run_llama(o, tool, file, work, depth, batch, setting):
     if batch > 1:
         if work != "decode":
             raise Failed("llama-batched-bench measures no prefill behind a depth")
         text, rss = run([os.path.join(os.path.dirname(tool), "llama-batched-bench"), "-m", file, "-t", str(o.threads), "-c",
-                         str(batch * (depth + GENERATE)), "-npp", str(depth), "-ntg", str(GENERATE), "-npl", str(batch), "--output-format", "jsonl"] + setting)
-        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        return lines[-1]["speed_tg"], rss
+                         str(batch * (depth + GENERATE)), "-npp", str(depth), "-ntg", str(GENERATE), "-npl", str(batch), "--output-format", "jsonl"] + setting,
+                        both=True, folder=o.cache)
+        return batch_rate(text), rss
     amount = ["-p", "0", "-n", str(GENERATE)] if work == "decode" else ["-p", str(PROMPT), "-n", "0"]
-    text, rss = run([tool, "-m", file, "-t", str(o.threads), "-d", str(depth), "-r", "1", "-o", "json"] + amount + setting)
+    if knows_depth(tool):
+        amount += ["-d", str(depth)]
+    elif depth:
+        if work != "decode":
+            raise Failed("this llama-bench measures no prefill behind a depth")
+        amount = ["-p", "0", "-n", "0", "-gp", f"{depth},{GENERATE}"]
+    text, rss = run([tool, "-m", file, "-t", str(o.threads), "-r", "1", "-o", "json"] + amount + setting, folder=o.cache)
     return json.loads(text)[-1]["avg_ts"], rss
 
 
@@ -96,7 +121,8 @@ def measure(o, row):
                 if key in failed:
                     continue
                 try:
-                    theirs.setdefault(key, []).append(run_llama(o, tool, file, work, depth, batch, setting))
+                    rate = run_llama(o, tool, file, work, depth, batch, setting)
+                    theirs.setdefault(key, []).append(rate)
                 except Failed as e:
                     failed.add(key)
                     print(f"{peer} {label}: {e}", file=sys.stderr)
@@ -152,7 +178,8 @@ def main():
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("what", nargs="*", default=["all"])
     o = parser.parse_args()
-    o.peers = [p.split("=", 1) for p in o.peer]
+    o.cache = os.path.abspath(o.cache)
+    o.peers = [(name, os.path.abspath(file)) for name, file in (p.split("=", 1) for p in o.peer)]
     chosen = [row for row in rows() if row[0] in o.what or "all" in o.what]
     about, lines = machine(o.dmc), rows_of_others(o.out, {row[0] for row in chosen})
     for row in chosen:

@@ -7,10 +7,14 @@
 set -euo pipefail
 shopt -s inherit_errexit
 root=$(cd "$(dirname "$0")/.." && pwd)
-data=$(realpath "${1:-$root/../shared/data}") out=$(realpath -m "${2:-$root/build/bench}") dmc=$(realpath "${DMC:-$root/build/dmc}")
+. "$root/bench/folder.sh"
+data=$(realpath -m "${1:-$root/../shared/data}")
+out=$(realpath -m "${2:-$root/build/bench}")
+dmc=$(realpath -m "${DMC:-$root/build/dmc}")
 cd "$root"
 model=$data/weights-tinystories-656k
 text=("$data/corpus-tinystories-2m/tinystories_sample.txt" "$data/corpus-tinystories-v2/tinystories_10k.txt")
+need "$dmc" "$model" "${text[@]}" "$data/corpus-tinystories-valid"
 csv=bench/results/recipe.csv
 [ -z "${OURS+x}${PAPER+x}" ] || csv=$out/recipe.csv
 mkdir -p "$out" bench/results

@@ -3,8 +3,10 @@
 # about an hour and a half on two free cores. What is there is kept: after a kill the same command goes on, and ends with the same bits.
 #   bench/study-recall.sh [OUT]      default build/study-recall; report: OUT/table/report.html
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/.." && pwd)
-dmc=$(realpath "${DMC:-$root/build/dmc}") out=${1:-$root/build/study-recall}
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
+dmc=$(realpath -m "${DMC:-$root/build/dmc}")
+out=${1:-$root/build/study-recall}
 . "$here/folder.sh"
 need "$dmc"
 begin_folder "$out" "$here/study-recall.sh" "$root/models/story.gguf"

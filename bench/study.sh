@@ -3,10 +3,13 @@
 # bench/study.json (some hours). What is there is kept: after a kill the same command goes on, and ends with the same bits.
 #   bench/study.sh [DATA [OUT]]      DATA: the folder with the corpora, default ../shared/data; OUT: default build/study; report: OUT/table/report.html
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/.." && pwd)
-dmc=$(realpath "${DMC:-$root/build/dmc}") data=$(realpath "${1:-$root/../shared/data}") out=${2:-$root/build/study}
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
+dmc=$(realpath -m "${DMC:-$root/build/dmc}")
+data=$(realpath -m "${1:-$root/../shared/data}")
+out=${2:-$root/build/study}
 . "$here/folder.sh"
-need "$dmc" "$data/corpus-gutenberg"
+need "$dmc" "$data"/corpus-{gutenberg,war-and-peace,wikitext2-raw-train-slice,wikitext2-raw-test,tinystories-2m,tinystories-v2,tinystories-valid}
 begin_folder "$out" "$here/study.sh" "$here/study_text.py"
 if [ ! -e text/done ]; then
     "$dmc" story -o text/words.txt --kind copy --n 12000 --seed 46 --length 120

@@ -1,7 +1,7 @@
 /* dmc sample: text of a model's own, for a retrofit where no other text is at hand.
  *
  * Documents are numbered. Each has a seed of its own and they are written in order, so that neither the number of sequences at a time nor
- * which of them ends first changes the file. */
+ * which of them ends first changes the file (where passes of all sizes have the same bits: dmc_engine_options.same_bits). */
 #include "base/base.h"
 #include "cli.h"
 #include "commands.h"
@@ -11,6 +11,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,7 +46,7 @@ typedef struct {
     size_t n_open, open_capacity;
     int64_t first; /* the number of open[0] */
     dmc_writer *w;
-    int64_t n_documents, n_tokens; /* written */
+    int64_t n_documents, n_tokens, n_empty; /* written; left out */
 } sampling;
 
 static void free_document(document *d)
@@ -57,41 +58,38 @@ static void free_document(document *d)
     dmc_free(d);
 }
 
-static dmc_status add_text(document *d, const char *text, size_t n)
+static dmc_status make_room(document *d, size_t n)
 {
-    if (d->capacity - d->n_text < n) {
-        const size_t capacity = 2 * d->capacity + n + 256;
-        char *p = dmc_realloc(d->text, capacity, 1);
-        if (!p) return dmc_fail(DMC_ERR_MEMORY, "out of memory for a document of %zu bytes", capacity);
-        d->text = p, d->capacity = capacity;
-    }
-    memcpy(d->text + d->n_text, text, n);
-    d->n_text += n;
+    if (d->capacity - d->n_text >= n) return DMC_OK;
+    const size_t capacity = 2 * d->capacity + n + 256;
+    char *p = dmc_realloc(d->text, capacity, 1);
+    if (!p) return dmc_fail(DMC_ERR_MEMORY, "out of memory for a document of %zu bytes", capacity);
+    d->text = p, d->capacity = capacity;
     return DMC_OK;
 }
 
 static dmc_status add_token(const sampling *s, document *d, int32_t id)
 {
     const char *bytes;
-    char *ready;
     size_t n;
     DMC_TRY(dmc_token_bytes(s->engine, id, &bytes, &n));
-    const size_t most = 3 * (n + 4);
-    DMC_TRY(dmc_array(&ready, most, 1));
-    dmc_status status = dmc_detok_push(s->engine, &d->detok, id, ready, most, &n);
-    if (status == DMC_OK) status = add_text(d, ready, n);
-    dmc_free(ready);
+    DMC_TRY(make_room(d, 3 * (n + 4)));
+    DMC_TRY(dmc_detok_push(s->engine, &d->detok, id, d->text + d->n_text, d->capacity - d->n_text, &n));
+    d->n_text += n;
     d->n_tokens++;
-    return status;
+    return DMC_OK;
 }
 
+/* Its text may have to wait; what made it need not. */
 static dmc_status end_document(document *d)
 {
-    char rest[32];
     d->done = true;
     dmc_session_close(d->session);
-    d->session = NULL;
-    return add_text(d, rest, dmc_detok_flush(&d->detok, rest, sizeof rest));
+    dmc_sampler_close(d->sampler);
+    d->session = NULL, d->sampler = NULL;
+    DMC_TRY(make_room(d, 32));
+    d->n_text += dmc_detok_flush(&d->detok, d->text + d->n_text, d->capacity - d->n_text);
+    return DMC_OK;
 }
 
 static dmc_status begin_document(sampling *s)
@@ -100,8 +98,8 @@ static dmc_status begin_document(sampling *s)
     dmc_sampler_options sampler = s->c->sampler;
     document *d = dmc_calloc(1, sizeof *d);
     if (!d) return dmc_fail(DMC_ERR_MEMORY, "out of memory for a document");
-    s->open[s->n_open] = d;
-    sampler.seed = dmc_hash64(s->c->sampler.seed, 0, (uint64_t)s->first + s->n_open++);
+    sampler.seed = dmc_hash64(s->c->sampler.seed, 0, (uint64_t)s->first + s->n_open);
+    s->open[s->n_open++] = d;
     so.n_ctx = s->c->length;
     DMC_TRY(dmc_sampler_create(&d->sampler, s->info->n_vocab, &sampler));
     DMC_TRY(dmc_session_create(&d->session, s->engine, &so));
@@ -140,27 +138,36 @@ static dmc_status step(sampling *s, dmc_session **sessions, document **live, int
 }
 
 /* Documents that are done and behind no other that is not, until there are tokens enough. */
-static void write_done(sampling *s)
+static dmc_status write_done(sampling *s)
 {
     size_t n = 0;
     for (; n < s->n_open && s->open[n]->done && s->n_tokens < s->c->tokens; n++) {
-        dmc_write(s->w, s->open[n]->text, s->open[n]->n_text);
-        dmc_writef(s->w, "\n<|endoftext|>\n");
-        s->n_tokens += s->open[n]->n_tokens;
-        s->n_documents++;
-        free_document(s->open[n]);
+        document *d = s->open[n];
+        if (d->n_text) {
+            dmc_write(s->w, d->text, d->n_text);
+            dmc_writef(s->w, "\n<|endoftext|>\n");
+            s->n_tokens += d->n_tokens;
+            s->n_documents++;
+        } else if (++s->n_empty > 100 && s->n_empty > 10 * s->n_documents) {
+            return dmc_fail(DMC_ERR_ARG,
+                            "the model ends its documents before they begin; say with --prompt how they do");
+        }
+        free_document(d);
+        s->open[n] = NULL;
     }
-    if (!n) return;
     s->n_open -= n;
     s->first += (int64_t)n;
     memmove(s->open, s->open + n, s->n_open * sizeof(*s->open));
+    return DMC_OK;
 }
 
+/* New documents, up to the batch and as long as those that are there may not be enough. */
 static dmc_status fill(sampling *s)
 {
     size_t live = 0;
-    for (size_t i = 0; i < s->n_open; i++) live += !s->open[i]->done;
-    for (; live < (size_t)s->c->batch; live++) {
+    int64_t tokens = s->n_tokens;
+    for (size_t i = 0; i < s->n_open; i++) live += !s->open[i]->done, tokens += s->open[i]->n_tokens;
+    for (; live < (size_t)s->c->batch && (!live || tokens < s->c->tokens); live++) {
         if (s->n_open == s->open_capacity) {
             const size_t capacity = 2 * s->open_capacity + 64;
             document **p = dmc_realloc(s->open, capacity, sizeof(*p));
@@ -168,9 +175,13 @@ static dmc_status fill(sampling *s)
             s->open = p, s->open_capacity = capacity;
         }
         DMC_TRY(begin_document(s));
+        tokens += s->open[s->n_open - 1]->n_tokens;
     }
     return DMC_OK;
 }
+
+static volatile sig_atomic_t stopped;
+static void stop(int signal) { stopped = signal; }
 
 static dmc_status write_documents(sampling *s, progress *p)
 {
@@ -188,10 +199,10 @@ static dmc_status write_documents(sampling *s, progress *p)
     DMC_GOTO(dmc_array(&logits, batch * (size_t)s->info->n_vocab, sizeof *logits));
     DMC_GOTO(dmc_array(&results, batch, sizeof *results));
     DMC_GOTO(dmc_writer_open(&s->w, s->c->out));
-    while (s->n_tokens < s->c->tokens) {
+    while (s->n_tokens < s->c->tokens && !stopped) {
         DMC_GOTO(fill(s));
         DMC_GOTO(step(s, sessions, live, ids, n, logits, results));
-        write_done(s);
+        DMC_GOTO(write_done(s));
         progress_update(p, s->n_tokens < s->c->tokens ? s->n_tokens : s->c->tokens, "%" PRId64 " documents",
                         s->n_documents);
     }
@@ -213,7 +224,7 @@ static void encode_prompt(sampling *s)
     const char *text = s->c->prompt;
     const size_t n = strlen(text), most = 3 * n + 16;
     cli_check(dmc_array(&s->prompt, most, sizeof *s->prompt));
-    cli_check(dmc_encode(s->engine, text, n, s->info->adds_bos, true, s->prompt, most, &s->n_prompt));
+    cli_check(dmc_encode(s->engine, text, n, s->info->adds_bos, false, s->prompt, most, &s->n_prompt));
     if (s->n_prompt == 0 && s->info->bos >= 0) s->prompt[s->n_prompt++] = s->info->bos;
     if (s->n_prompt == 0)
         cli_die("say with --prompt how documents begin", "the model has no beginning-of-text token to begin with");
@@ -246,14 +257,17 @@ static void parse(command *c, int argc, char **argv)
                    .help = "at least so many; the last document is written to its end"),
         CLI_OPTION("length", 0, &c->length, .arg = "N", .min = 2, .max = 1 << 30, .def = "512, or the model's context",
                    .help = "tokens of a document at most"),
-        CLI_OPTION("prompt", 'p', &c->prompt, .arg = "TEXT", .def = "", .help = "what every document begins with"),
+        CLI_OPTION("prompt", 'p', &c->prompt, .arg = "TEXT", .def = "",
+                   .help = "what every document begins with, as plain text"),
         CLI_HEADING("Sampling"),
         CLI_OPTION("temp", 0, &c->sampler.temp, .arg = "T", .min = 0, .max = 100, .help = "softmax temperature"),
         CLI_OPTION("top-k", 0, &c->sampler.top_k, .arg = "K", .min = 0, .max = 1 << 30,
                    .help = "sample from the K likeliest tokens; 0 is off"),
         CLI_OPTION("top-p", 0, &c->sampler.top_p, .arg = "P", .min = 0, .max = 1,
                    .help = "sample from the likeliest tokens that together have probability P; 1 is off"),
-        CLI_OPTION("seed", 0, &c->sampler.seed, .min = 0, .max = HUGE_VAL, .help = "the same seed gives the same text"),
+        CLI_OPTION("seed", 0, &c->sampler.seed, .min = 0, .max = HUGE_VAL,
+                   .help =
+                       "the same seed gives the same text; block types at another --batch: with --same-bits --kv f32"),
         CLI_HEADING("Running"),
         CLI_OPTION("batch", 0, &c->batch, .arg = "B", .min = 1, .max = 4096, .help = "documents at a time"),
         CLI_OPTION("json", 0, &c->json, .help = "print one JSON object"),
@@ -268,8 +282,9 @@ static void parse(command *c, int argc, char **argv)
             .operands = operands,
             .about =
                 "Writes documents that the model makes up. Where there is no text like that which a model was trained on, its "
-                "own can take its place: 'dmc retrofit --loss distill' learns from it to compress, and the model stays as it is.",
-            .examples = "dmc sample Llama-3.2-1B -o own.txt --tokens 4e6\n"
+                "own can take its place: 'dmc retrofit --loss distill' learns from it to compress, and keeps near the model as it was.\n\nStopped by a signal, it keeps the "
+                "documents that are done.",
+            .examples = "dmc sample Llama-3.2-1B -o own.txt --tokens 4000000\n"
                         "dmc retrofit Llama-3.2-1B --data own.txt --loss distill --cr 4 -o Llama-3.2-1B-dmc4.gguf"},
         argc, argv);
 }
@@ -284,6 +299,8 @@ int cmd_sample(int argc, char **argv)
     sampling s = {.c = &c};
     progress p;
     parse(&c, argc, argv);
+    if (cli_same_place(c.model, c.out)) cli_die("choose another FILE", "%s: is the model itself", c.out);
+    if (dmc_is_dir(c.out)) cli_die("give a file's name", "%s: is a directory", c.out);
     cli_check(dmc_engine_open(&s.engine, c.model, &c.engine));
     s.info = dmc_engine_info(s.engine);
     if (!c.length) c.length = s.info->n_ctx < 512 ? s.info->n_ctx : 512;
@@ -294,9 +311,14 @@ int cmd_sample(int argc, char **argv)
                    &(progress_options){
                        .title = "sample", .total = c.tokens, .unit = "tok", .quiet = c.quiet, .no_color = c.no_color});
     const double start = dmc_now();
+    signal(SIGINT, stop);
+    signal(SIGTERM, stop);
     dmc_status status = write_documents(&s, &p);
-    if (status == DMC_OK) progress_end(&p);
+    progress_end(&p);
     cli_check(status);
+    if (stopped)
+        cli_die("what is done is kept", "interrupted: %s has %" PRId64 " documents, %" PRId64 " tokens of %" PRId64,
+                c.out, s.n_documents, s.n_tokens, c.tokens);
     print_report(&s, dmc_now() - start);
     for (size_t i = 0; i < s.n_open; i++) free_document(s.open[i]);
     dmc_free(s.open);
