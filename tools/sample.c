@@ -206,6 +206,7 @@ static dmc_status write_documents(sampling *s, progress *p)
         progress_update(p, s->n_tokens < s->c->tokens ? s->n_tokens : s->c->tokens, "%" PRId64 " documents",
                         s->n_documents);
     }
+    if (!s->n_documents) DMC_GOTO(dmc_fail(DMC_ERR_INTERRUPTED, "interrupted before a document was done"));
     status = dmc_writer_commit(s->w);
     s->w = NULL;
 done:
@@ -311,12 +312,14 @@ int cmd_sample(int argc, char **argv)
                    &(progress_options){
                        .title = "sample", .total = c.tokens, .unit = "tok", .quiet = c.quiet, .no_color = c.no_color});
     const double start = dmc_now();
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
+    const struct sigaction once = {.sa_handler = stop,
+                                   .sa_flags = (int)SA_RESETHAND}; /* the second time it ends the program */
+    sigaction(SIGINT, &once, NULL);
+    sigaction(SIGTERM, &once, NULL);
     dmc_status status = write_documents(&s, &p);
     progress_end(&p);
     cli_check(status);
-    if (stopped)
+    if (s.n_tokens < c.tokens)
         cli_die("what is done is kept", "interrupted: %s has %" PRId64 " documents, %" PRId64 " tokens of %" PRId64,
                 c.out, s.n_documents, s.n_tokens, c.tokens);
     print_report(&s, dmc_now() - start);

@@ -74,7 +74,7 @@ typedef struct {
 } study_number;
 /* Of a row at a ratio, over its seeds. measure: index; -1: share of the reference's uncompressed bytes that is kept. */
 study_number study_value(const study *s, int row, double cr, int measure);
-/* By what share of its control's the row's measure of bytes is larger (0.01: 1 %), means of the seeds; NAN: there is none. */
+/* By what share of its control's the row's measure of bytes is larger (0.01: 1 %), of the seeds that both have; NAN: there are none. */
 double study_over(const study *s, int row, double cr);
 /* Ratios of a row, in the file's order; {0} if it has none. Returns how many. */
 int study_ratios(const study *s, int row, double *ratios, int capacity);

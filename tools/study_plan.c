@@ -323,8 +323,10 @@ const json_t *study_find(const json_t *result, const char *key)
         const size_t n = strcspn(key, ".");
         if (n >= sizeof part) return NULL;
         memcpy(part, key, n), part[n] = 0;
-        result =
-            json_is_array(result) ? json_array_get(result, strtoul(part, NULL, 10)) : json_object_get(result, part);
+        char *end = part;
+        const size_t item = strtoul(part, &end, 10);
+        if (!json_is_array(result)) result = json_object_get(result, part);
+        else result = end != part && !*end ? json_array_get(result, item) : NULL;
         key += n + (key[n] == '.');
     }
     return result;

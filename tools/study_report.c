@@ -67,10 +67,18 @@ int study_ratios(const study *s, int row, double *ratios, int capacity)
 
 double study_over(const study *s, int row, double cr)
 {
-    double ratio = 0;
+    double ratio = 0, sum = 0, control_sum = 0;
     const int m = measure_of_bytes(s), control = study_control(s, row);
     if (m < 0 || control < 0 || control == row || !study_ratios(s, control, &ratio, 1)) return NAN;
-    return study_value(s, row, cr, m).mean / study_value(s, control, ratio, m).mean - 1;
+    for (int i = 0; i < s->n_cells; i++)
+        for (int k = 0; k < s->n_cells; k++) {
+            const study_cell *a = &s->cells[i], *b = &s->cells[k];
+            if (a->row != row || a->cr != cr || b->row != control || b->cr != ratio || a->seed != b->seed) continue;
+            const double value = result_of(s, i, s->measures[m].result, s->measures[m].value),
+                         other = result_of(s, k, s->measures[m].result, s->measures[m].value);
+            if (isfinite(value) && isfinite(other)) sum += value, control_sum += other;
+        }
+    return control_sum > 0 ? sum / control_sum - 1 : NAN;
 }
 
 /* ---- tables ---- */
@@ -163,8 +171,8 @@ static void markdown(const study *s, const char *path)
     dmc_writef(
         w,
         "\nMean and standard deviation over seeds where there are several. Bytes kept: the cache's bytes, windows, page slack and "
-        "accumulators counted, over those of the reference without compression. Over its control: the row's mean over that of the same training without "
-        "compression.\n");
+        "accumulators counted, over those of the reference without compression. Over its control: over the same training without "
+        "compression, of the seeds that both have.\n");
     cli_check(dmc_writer_commit(w));
 }
 
