@@ -388,6 +388,35 @@ static void test_window(void **state)
 }
 
 /* A tree of forks: each goes on with tokens of its own and ends as a sequence fed from the start does. */
+/* Token by token the weight that is told is the one that Z grew by; a fork knows it too. */
+static void test_weight(void **state)
+{
+    (void)state;
+    shape s = usual();
+    s.policy.window = 0;
+    rig r;
+    setup(&r, &s);
+    float *out = floats((size_t)s.T * s.H * s.G * s.D), z = 0;
+    dmc_seq *seq = new_seq(&r), *fork;
+    const dmc_accumulator *acc = dmc_seq_accumulator(seq, 0, 1);
+    int merged = 0;
+    for (int t = 0; t < s.T; t++) {
+        feed(&r, seq, r.q, r.k, r.v, t, 1, out);
+        if (t < s.policy.delay) assert_true(acc->omega == 0);
+        else assert_true(acc->omega > 0 && acc->omega <= 1 + s.policy.eps);
+        assert_true(acc->z == (acc->n_run > 1 ? z : 0) + acc->omega);
+        merged += acc->n_run > 1;
+        z = acc->z;
+    }
+    assert_in_range(merged, s.T / 10, s.T * 9 / 10);
+    assert_int_equal(dmc_seq_fork(&fork, seq), DMC_OK);
+    assert_true(dmc_seq_accumulator(fork, 0, 1)->omega == acc->omega);
+    dmc_seq_close(fork);
+    dmc_seq_close(seq);
+    dmc_free(out);
+    teardown(&r);
+}
+
 static void test_fork(void **state)
 {
     (void)state;
@@ -667,11 +696,17 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chunks),         cmocka_unit_test(test_none),
-        cmocka_unit_test(test_other_policies), cmocka_unit_test(test_window),
-        cmocka_unit_test(test_fork),           cmocka_unit_test(test_pages_come_back),
-        cmocka_unit_test(test_exhaustion),     cmocka_unit_test(test_token_loop_never_allocates),
-        cmocka_unit_test(test_write_read),     cmocka_unit_test(test_memory_faults),
+        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_none),
+        cmocka_unit_test(test_other_policies),
+        cmocka_unit_test(test_window),
+        cmocka_unit_test(test_weight),
+        cmocka_unit_test(test_fork),
+        cmocka_unit_test(test_pages_come_back),
+        cmocka_unit_test(test_exhaustion),
+        cmocka_unit_test(test_token_loop_never_allocates),
+        cmocka_unit_test(test_write_read),
+        cmocka_unit_test(test_memory_faults),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

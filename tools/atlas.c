@@ -53,21 +53,51 @@ static dmc_status spell(atlas *a, const dmc_engine *e, int64_t begin, int64_t en
 
 /* ---- reading ---- */
 
+/* A head while a window is read. */
+typedef struct {
+    int64_t slots;
+    double tokens, weight, squares; /* of its newest settled slot */
+} reading;
+
+static void end_slot(atlas_shared *s, reading *r)
+{
+    if (r->tokens > 1) {
+        s->slots++;
+        s->tokens += r->tokens;
+        s->effective += r->weight * r->weight / r->squares;
+    }
+    r->tokens = r->weight = r->squares = 0;
+}
+
+/* A token settled in head h. */
+static void settle(atlas *a, int64_t t, int64_t h, bool begins, double weight, reading *r)
+{
+    int64_t i = t * a->n_layers * a->n_heads + h;
+    a->state[i] = begins ? ATLAS_BEGINS : ATLAS_JOINS;
+    if (!a->weighs) return;
+    if (begins) end_slot(&a->shared[h], r);
+    a->weight[i] = (uint8_t)fmin(10 * weight, 9);
+    r->tokens++;
+    r->weight += weight;
+    r->squares += weight * weight;
+}
+
 /* Feeds the tokens of a window; the slots of a head grow by one unless a token joins. */
-static dmc_status read_window(atlas *a, dmc_session *s, int delay, int64_t begin, int64_t end, int64_t *slots)
+static dmc_status read_window(atlas *a, dmc_session *s, int delay, int64_t begin, int64_t end, reading *heads)
 {
     int64_t H = (int64_t)a->n_layers * a->n_heads;
-    memset(slots, 0, (size_t)H * sizeof *slots);
+    memset(heads, 0, (size_t)H * sizeof *heads);
     for (int64_t t = begin; t < end; t++) {
         DMC_TRY(dmc_session_feed(s, &a->ids[t], 1, NULL, false));
-        int64_t settles = t - delay;
         for (int64_t h = 0; h < H; h++) {
-            int64_t now = dmc_session_head_slots(s, (int)(h / a->n_heads), (int)(h % a->n_heads));
-            if (settles >= begin) /* before its window was full, a head grew by the window alone */
-                a->state[settles * H + h] = now > slots[h] ? ATLAS_BEGINS : ATLAS_JOINS;
-            slots[h] = now;
+            int il = (int)(h / a->n_heads), ih = (int)(h % a->n_heads);
+            int64_t now = dmc_session_head_slots(s, il, ih);
+            if (t - delay >= begin) /* before its window was full, a head grew by the window alone */
+                settle(a, t - delay, h, now > heads[h].slots, (double)dmc_session_head_weight(s, il, ih), &heads[h]);
+            heads[h].slots = now;
         }
     }
+    for (int64_t h = 0; a->weighs && h < H; h++) end_slot(&a->shared[h], &heads[h]);
     return DMC_OK;
 }
 
@@ -102,6 +132,8 @@ static dmc_status make_room(atlas *a)
     DMC_TRY(dmc_array(&a->text, n, sizeof(char *)));
     DMC_TRY(dmc_array(&a->place, n, 1));
     DMC_TRY(dmc_array(&a->state, all, 1));
+    if (a->weighs) DMC_TRY(dmc_array(&a->weight, all, 1));
+    if (a->weighs) DMC_TRY(dmc_array(&a->shared, H, sizeof *a->shared));
     return dmc_array(&a->begin_share, H, sizeof *a->begin_share);
 }
 
@@ -109,7 +141,8 @@ dmc_status atlas_read(atlas *out, dmc_engine *e, const eval_tokens *stream, cons
 {
     const dmc_info *info = dmc_engine_info(e);
     atlas a = {.n_layers = info->n_layers, .n_heads = info->n_kv_heads};
-    int64_t *slots = NULL, bos = info->bos >= 0;
+    reading *heads = NULL;
+    int64_t bos = info->bos >= 0;
     dmc_session_options so;
     dmc_session *s = NULL;
     progress bar = {0};
@@ -117,6 +150,7 @@ dmc_status atlas_read(atlas *out, dmc_engine *e, const eval_tokens *stream, cons
     *out = a;
     DMC_TRY(eval_prepare(&so, e, o));
     a.ctx = so.n_ctx;
+    a.weighs = so.policy.window == 0 && (so.policy.kind == DMC_POLICY_DMC || so.policy.kind == DMC_POLICY_FMP);
     int64_t body = a.ctx - bos, text = (int64_t)stream->n < n_tokens ? (int64_t)stream->n : n_tokens;
     a.n_windows = (int)((text + body - 1) / body);
     a.n = text + a.n_windows * bos;
@@ -128,14 +162,14 @@ dmc_status atlas_read(atlas *out, dmc_engine *e, const eval_tokens *stream, cons
                                              .quiet = o->quiet,
                                              .no_color = o->no_color});
     DMC_GOTO(make_room(&a));
-    DMC_GOTO(dmc_array(&slots, (size_t)a.n_layers * (size_t)a.n_heads, sizeof *slots));
+    DMC_GOTO(dmc_array(&heads, (size_t)a.n_layers * (size_t)a.n_heads, sizeof *heads));
     for (int i = 0; i < a.n_windows; i++) {
         int64_t begin = (int64_t)i * a.ctx, end = begin + a.ctx < a.n ? begin + a.ctx : a.n;
         if (bos) a.ids[begin] = info->bos;
         memcpy(a.ids + begin + bos, stream->ids + i * body, (size_t)(end - begin - bos) * sizeof *a.ids);
         DMC_GOTO(spell(&a, e, begin, end));
         DMC_GOTO(dmc_session_create(&s, e, &so));
-        DMC_GOTO(read_window(&a, s, so.policy.delay, begin, end, slots));
+        DMC_GOTO(read_window(&a, s, so.policy.delay, begin, end, heads));
         dmc_session_close(s);
         s = NULL;
         progress_update(&bar, i + 1, "%lld tokens", (long long)end);
@@ -144,7 +178,7 @@ dmc_status atlas_read(atlas *out, dmc_engine *e, const eval_tokens *stream, cons
 done:
     progress_end(&bar);
     dmc_session_close(s);
-    dmc_free(slots);
+    dmc_free(heads);
     if (status == DMC_OK) *out = a;
     else atlas_free(&a);
     return status;
@@ -158,12 +192,25 @@ void atlas_free(atlas *a)
     dmc_free(a->place);
     dmc_free(a->state);
     dmc_free(a->begin_share);
+    dmc_free(a->weight);
+    dmc_free(a->shared);
     *a = (atlas){0};
 }
 
 /* ---- looking ---- */
 
 double atlas_begin_rate(int64_t begins, int64_t settled) { return settled ? (double)begins / (double)settled : 0; }
+
+atlas_shared atlas_shared_of(const atlas *a, int from, int to)
+{
+    atlas_shared all = {0};
+    for (int h = from; a->weighs && h < to; h++) {
+        all.slots += a->shared[h].slots;
+        all.tokens += a->shared[h].tokens;
+        all.effective += a->shared[h].effective;
+    }
+    return all;
+}
 
 int atlas_typical_head(const atlas *a)
 {

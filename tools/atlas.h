@@ -25,13 +25,23 @@ extern const char *const atlas_place_names[ATLAS_PLACES];
 
 enum { ATLAS_BINS = 24 }; /* of positions in a window */
 
+/* The slots of a head that hold two tokens and more, summed over them. */
+typedef struct {
+    double slots, tokens;
+    double
+        effective; /* (sum of weights)^2 / (sum of squared weights) of each slot: how many tokens of equal weight it is like */
+} atlas_shared;
+
 typedef struct {
     int n_layers, n_heads, ctx, n_windows;
-    int64_t n;      /* tokens, window after window of ctx; the last may be shorter */
-    int32_t *ids;   /* [n] */
-    char **text;    /* [n] what each adds to the text, UTF-8 */
-    uint8_t *place; /* [n] atlas_place */
-    uint8_t *state; /* [n][n_layers * n_heads] atlas_state */
+    int64_t n;            /* tokens, window after window of ctx; the last may be shorter */
+    int32_t *ids;         /* [n] */
+    char **text;          /* [n] what each adds to the text, UTF-8 */
+    uint8_t *place;       /* [n] atlas_place */
+    uint8_t *state;       /* [n][n_layers * n_heads] atlas_state */
+    bool weighs;          /* slots are averages of whole runs, and what follows is known */
+    uint8_t *weight;      /* [n][n_layers * n_heads] importance of a settled token in tenths, at most 9 */
+    atlas_shared *shared; /* [n_layers * n_heads] */
     /* settled tokens and those of them that begin a slot, over all heads */
     int64_t settled, begins;
     int64_t settled_at[ATLAS_PLACES], begins_at[ATLAS_PLACES];
@@ -46,6 +56,8 @@ void atlas_free(atlas *a);
 
 /* The share of tokens that begin a slot. */
 double atlas_begin_rate(int64_t begins, int64_t settled);
+/* The shared slots of heads [from, to) together. */
+atlas_shared atlas_shared_of(const atlas *a, int from, int to);
 /* The head whose share of slots is nearest to that of all of them. */
 int atlas_typical_head(const atlas *a);
 /* The first tokens of the text, in about n_bytes, with the slots of one head: [in brackets], or coloured in turn. */

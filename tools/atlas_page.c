@@ -37,6 +37,10 @@ static const char script[] =
     "      const s = state(t, h); if (s != 2) { turn ^= 1; from = t }\n"
     "      span.className = s == 0 ? 'r' : turn ? 'a' : 'b';\n"
     "      span.title = s == 0 ? 'recent: held exactly' : 'slot since token ' + from;\n"
+    "      if (s && A.weights) {\n"
+    "        const w = A.weights[h].charCodeAt(t) - 48; span.style.opacity = 0.3 + 0.7 * w / 9;\n"
+    "        span.title += ', weight ' + (w < 9 ? '0.' + w : '0.9 or more');\n"
+    "      }\n"
     "    }\n"
     "    text.append(span);\n"
     "  });\n"
@@ -48,7 +52,8 @@ static const char script[] =
 static json_t *data(const atlas *a)
 {
     int64_t H = (int64_t)a->n_layers * a->n_heads;
-    json_t *o = json_new_object(), *tokens = json_new_array(), *states = json_new_array(), *share = json_new_array();
+    json_t *o = json_new_object(), *tokens = json_new_array(), *states = json_new_array(), *share = json_new_array(),
+           *weights = a->weighs ? json_new_array() : json_null();
     char *digits = dmc_malloc((size_t)a->n + 1, 1);
     if (!digits) return NULL;
     for (int64_t t = 0; t < a->n; t++) json_push(tokens, json_string(a->text[t]));
@@ -57,6 +62,8 @@ static json_t *data(const atlas *a)
         digits[a->n] = 0;
         json_push(states, json_string(digits));
         json_push_real(share, a->begin_share[h]);
+        for (int64_t t = 0; a->weighs && t < a->n; t++) digits[t] = (char)('0' + a->weight[t * H + h]);
+        if (a->weighs) json_push(weights, json_string(digits));
     }
     dmc_free(digits);
     json_put_int(o, "layers", a->n_layers);
@@ -64,6 +71,7 @@ static json_t *data(const atlas *a)
     json_put_int(o, "typical", atlas_typical_head(a));
     json_put(o, "tokens", tokens);
     json_put(o, "states", states);
+    json_put(o, "weights", weights);
     json_put(o, "begin_share", share);
     return o;
 }

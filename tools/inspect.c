@@ -233,6 +233,25 @@ typedef struct {
     int64_t tokens;
 } wishes;
 
+static void put_shared(json_t *o, const atlas *a, int from, int to)
+{
+    const atlas_shared s = atlas_shared_of(a, from, to);
+    json_put_real(o, "shared_slot_tokens", s.slots > 0 ? s.tokens / s.slots : NAN);
+    json_put_real(o, "effective_tokens", s.slots > 0 ? s.effective / s.slots : NAN);
+}
+
+static void put_weights(json_t *o, const atlas *a)
+{
+    json_t *layers = json_new_array();
+    put_shared(o, a, 0, a->n_layers * a->n_heads);
+    for (int il = 0; il < a->n_layers; il++) {
+        json_t *layer = json_new_object();
+        put_shared(layer, a, il * a->n_heads, (il + 1) * a->n_heads);
+        json_push(layers, layer);
+    }
+    json_put(o, "layers_shared", layers);
+}
+
 static void put_atlas(json_t *o, const atlas *a)
 {
     json_t *places = json_new_array(), *positions = json_new_array();
@@ -252,6 +271,7 @@ static void put_atlas(json_t *o, const atlas *a)
         json_put_real(p, "tokens_per_slot", a->begins_in[i] ? (double)a->settled_in[i] / (double)a->begins_in[i] : NAN);
         json_push(positions, p);
     }
+    if (a->weighs) put_weights(o, a);
     json_put_int(o, "atlas_tokens", a->n);
     json_put(o, "places", places);
     json_put(o, "positions", positions);
@@ -268,6 +288,17 @@ static int chosen_head(const atlas *a, const char *text)
     return layer * a->n_heads + head;
 }
 
+/* How far slots are averages, and how far a choice. */
+static void print_weights(const atlas *a)
+{
+    printf("\nslots of 2 tokens and more: layer   tokens of a slot   effective\n");
+    for (int il = 0; il < a->n_layers; il++) {
+        const atlas_shared s = atlas_shared_of(a, il * a->n_heads, (il + 1) * a->n_heads);
+        if (s.slots > 0) printf("%33d %18.1f %11.1f\n", il, s.tokens / s.slots, s.effective / s.slots);
+        else printf("%33d %18s\n", il, "none");
+    }
+}
+
 static void print_spans(const atlas *a, const wishes *w)
 {
     int head = chosen_head(a, w->head);
@@ -281,6 +312,7 @@ static void print_spans(const atlas *a, const wishes *w)
         printf("           %-16s %7lld  %10.1f %%  %10.2fx\n", atlas_place_names[i],
                (long long)(a->settled_at[i] / (a->n_layers * a->n_heads)), 100 * rate, all > 0 ? rate / all : 0);
     }
+    if (a->weighs) print_weights(a);
 }
 
 static void draw(const heads *h, const eval_ppl_result *r, const char *path, const wishes *w, const atlas *a)

@@ -227,6 +227,9 @@ typedef struct {
 dmc_stats dmc_session_stats(const dmc_session *s);
 /* Slots of one head, settled plus recent. */
 int64_t dmc_session_head_slots(const dmc_session *s, int il, int ih);
+/* Importance (the paper's omega) of the token that left the recent window of a head last: what it weighs in its slot, where slots are
+ * averages; else 0. 0 too until a token has settled since the session was restored. */
+float dmc_session_head_weight(const dmc_session *s, int il, int ih);
 
 /* ---- sampling --------------------------------------------------------------------------------------------------- */
 

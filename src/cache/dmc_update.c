@@ -68,7 +68,7 @@ void dmc_accumulator_reset(const dmc_policy *p, int head_dim, dmc_accumulator *a
 {
     memset(a->sum, 0, 2 * (size_t)head_dim * sizeof(float));
     if (p->window) memset(a->ring, 0, (size_t)p->window * ring_entry(head_dim) * sizeof(float));
-    a->z = 0;
+    a->z = a->omega = 0;
     a->n_run = a->count = 0;
 }
 
@@ -99,6 +99,7 @@ void dmc_settle(const dmc_policy *p, int head_dim, int64_t T, const float *alpha
         for (int i = 0; i < head_dim; i++) x[i] = w * k[t * ld_k + i];
         for (int i = 0; i < head_dim; i++) x[head_dim + i] = w * v[t * ld_v + i];
         if (channel >= 0) x[channel] = 0;
+        a->omega = w;
         a->count++;
         a->n_run = al > 0.5f ? a->n_run + 1 : 1;
         if (p->window) {

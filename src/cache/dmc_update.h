@@ -47,6 +47,7 @@ typedef struct {
     float z;       /* its Z */
     int64_t n_run; /* tokens in the open run, beyond W too; 0: nothing has settled */
     int64_t count; /* tokens settled so far */
+    float omega;   /* of the newest settled token; no part of a sequence's file */
     float *ring;   /* W > 0: [W][2 * head_dim + 2]: w x, w and alpha of the last W settled tokens; token r at r % W */
 } dmc_accumulator;
 

@@ -235,6 +235,7 @@ dmc_status dmc_seq_rewind(dmc_seq *s, const dmc_seq *from)
         h->acc.z = f->acc.z;
         h->acc.n_run = f->acc.n_run;
         h->acc.count = f->acc.count;
+        h->acc.omega = f->acc.omega;
         if (n_acc) memcpy(h->acc.sum, f->acc.sum, n_acc * sizeof(float));
         memcpy(h->window, f->window, n_window * sizeof(float));
         if (h->pos) memcpy(h->pos, f->pos, (size_t)f->n_slots * sizeof *h->pos);

@@ -110,6 +110,13 @@ int64_t dmc_session_head_slots(const dmc_session *s, int il, int ih)
     return il < 0 || il >= f->n_layers || ih < 0 || ih >= f->n_kv_heads ? 0 : dmc_seq_slots(s->seq, il, ih);
 }
 
+float dmc_session_head_weight(const dmc_session *s, int il, int ih)
+{
+    const dmc_info *f = &s->e->info;
+    return il < 0 || il >= f->n_layers || ih < 0 || ih >= f->n_kv_heads ? 0
+                                                                        : dmc_seq_accumulator(s->seq, il, ih)->omega;
+}
+
 dmc_stats dmc_session_stats(const dmc_session *s)
 {
     const dmc_info *f = &s->e->info;
