@@ -2,6 +2,7 @@
 #include "kernels/limits.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static const dmc_limit_ops *ops_of(const dmc_kernels *tier)
 {
@@ -57,14 +58,27 @@ static double rate_of(double (*op)(int64_t rounds), dmc_threads *team)
 #define ROW \
     ((size_t)4001 * 128) /* of a stream; an odd number of lines, so that rows do not fall on one set of a cache */
 #define BLOCK (DMC_LIMIT_STREAMS * ROW)
-enum { N_BLOCKS = 64 };
+enum { FEWEST_BLOCKS = 64, MOST_BLOCKS = 1024 };
 
 typedef struct {
     const dmc_limit_ops *ops;
-    uint8_t *data; /* [N_BLOCKS][BLOCK] */
+    uint8_t *data; /* [n_blocks][BLOCK] */
+    int64_t n_blocks;
     bool streams;
-    uint64_t sums[N_BLOCKS]; /* so that the reads are not optimised away */
+    uint64_t sums[MOST_BLOCKS]; /* so that the reads are not optimised away */
 } read_job;
+
+/* Twice the last cache, or part of what is read over and over would come from there; at most a quarter of the memory. */
+static int64_t blocks(void)
+{
+    int64_t n = FEWEST_BLOCKS;
+#if defined(_SC_LEVEL3_CACHE_SIZE) && defined(_SC_PHYS_PAGES)
+    const int64_t cache = sysconf(_SC_LEVEL3_CACHE_SIZE), pages = sysconf(_SC_PHYS_PAGES);
+    const int64_t wanted = 2 * cache / (int64_t)BLOCK, room = pages / 4 * sysconf(_SC_PAGESIZE) / (int64_t)BLOCK;
+    n = wanted < room ? wanted : room;
+#endif
+    return n < FEWEST_BLOCKS ? FEWEST_BLOCKS : n > MOST_BLOCKS ? MOST_BLOCKS : n;
+}
 
 static void fill_task(void *arg, int64_t task, int thread)
 {
@@ -86,8 +100,8 @@ static double read_rate(read_job *g, bool streams, dmc_threads *team)
     g->streams = streams;
     for (int i = 0; i < TRIES; i++) {
         double start = dmc_now();
-        dmc_parallel(team, N_BLOCKS, read_task, g);
-        double rate = (double)(N_BLOCKS * BLOCK) / (dmc_now() - start);
+        dmc_parallel(team, g->n_blocks, read_task, g);
+        double rate = (double)g->n_blocks * (double)BLOCK / (dmc_now() - start);
         if (rate > best) best = rate;
     }
     return best;
@@ -96,10 +110,12 @@ static double read_rate(read_job *g, bool streams, dmc_threads *team)
 dmc_status dmc_limits_measure(dmc_limits *out, const dmc_kernels *tier, dmc_threads *team)
 {
     const dmc_limit_ops *ops = ops_of(tier);
-    read_job g = {.ops = ops, .data = dmc_malloc_large(N_BLOCKS * BLOCK)};
+    read_job g = {.ops = ops, .n_blocks = blocks()};
+    const size_t bytes = (size_t)g.n_blocks * BLOCK;
     *out = (dmc_limits){0};
-    if (!g.data) return dmc_fail(DMC_ERR_MEMORY, "out of memory for %zu bytes to read", N_BLOCKS * BLOCK);
-    dmc_parallel(team, N_BLOCKS, fill_task, &g);
+    g.data = dmc_malloc_large(bytes);
+    if (!g.data) return dmc_fail(DMC_ERR_MEMORY, "out of memory for %zu bytes to read", bytes);
+    dmc_parallel(team, g.n_blocks, fill_task, &g);
     out->read = read_rate(&g, false, team);
     out->read_streams = read_rate(&g, true, team);
     dmc_free(g.data);

@@ -12,7 +12,8 @@ typedef struct {
         bf16; /* operations a second (a multiply-add counts as 2) that a thread's registers allow; 0: no such unit */
 } dmc_limits;
 
-/* Measures with all threads of the team (NULL: one) and the instructions of this table's tier; half a second. */
+/* Measures with all threads of the team (NULL: one) and the instructions of this table's tier; a second or less. Takes twice the last cache of
+ * memory, 256 MiB at least. */
 dmc_status dmc_limits_measure(dmc_limits *out, const dmc_kernels *tier, dmc_threads *team);
 
 /* ---- the tiers: limits_*.c ---- */
