@@ -49,6 +49,9 @@ bool study_measures(const study *s, int cell, int measure); /* whether the measu
 const char *study_row_title(const study *s, int row);
 /* The row that a row's loss is compared with: its "control", else the reference's; -1: none. */
 int study_control(const study *s, int row);
+/* The cell whose model is $reference for this one: of the reference's row and ratio, with the same seed if it has that, else its first. -1: none. */
+int study_reference_of(const study *s, int cell);
+int study_last_reference(const study *s);  /* the last cell that is one; -1: none */
 bool study_drawn(const study *s, int row); /* whether the curves have a line for it */
 /* The arguments of a list of the file with every $word replaced: a new array of strings. cell: -1 for the base. */
 json_t *study_expand(const study *s, const json_t *list, int cell);

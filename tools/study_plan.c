@@ -166,6 +166,27 @@ int study_control(const study *s, int row)
     return control;
 }
 
+static bool is_reference(const study *s, int cell)
+{
+    const study_cell *c = &s->cells[cell], *first = &s->cells[s->reference];
+    return c->row == first->row && c->cr == first->cr;
+}
+
+int study_reference_of(const study *s, int cell)
+{
+    for (int i = 0; s->reference >= 0 && i < s->n_cells; i++)
+        if (is_reference(s, i) && s->cells[i].seed == s->cells[cell].seed) return i;
+    return s->reference;
+}
+
+int study_last_reference(const study *s)
+{
+    int last = s->reference;
+    for (int i = last; last >= 0 && i < s->n_cells; i++)
+        if (is_reference(s, i)) last = i;
+    return last;
+}
+
 bool study_drawn(const study *s, int row)
 {
     return !json_is_false(json_object_get(json_array_get(s->rows, (size_t)row), "draw"));
@@ -361,7 +382,8 @@ static void put_word(json_t *out, const study *s, const char *word, int cell)
     }
     if (!strcmp(word, "dir")) path = copy_of(s->dir);
     else if (!strcmp(word, "model")) path = study_model_path(s, cell);
-    else if (!strcmp(word, "reference") && s->reference >= 0) path = study_model_path(s, s->reference);
+    else if (c && !strcmp(word, "reference") && s->reference >= 0)
+        path = study_model_path(s, study_reference_of(s, cell));
     else if (c && !strcmp(word, "cr") && c->cr > 0) snprintf(number, sizeof number, "%g", c->cr);
     else if (c && !strcmp(word, "budget") && c->cr > 0) snprintf(number, sizeof number, "%.6f", 1 / c->cr);
     else if (c && !strcmp(word, "seed")) snprintf(number, sizeof number, "%d", c->seed);

@@ -82,26 +82,26 @@ static command measure_command(const study *s, int cell, int measure)
                  .value = m->value};
     for (size_t i = 0; i < json_array_size(m->command) && s->reference >= 0; i++)
         if (!strcmp(json_string_value(json_array_get(m->command, i)), "$reference") && !k.other)
-            k.other = study_model_path(s, s->reference);
+            k.other = study_model_path(s, study_reference_of(s, cell));
     if (!c->trains) add_list(k.arguments, study_expand(s, c->arguments, cell));
     add(k.arguments, "--json");
     snprintf(k.label, sizeof k.label, "%s %s", c->id, m->name);
     return k;
 }
 
-/* The order: the base, the cells up to the reference, then cell by cell training and measures, which may need the reference. What the i-th
+/* The order: the base, the cells up to the last reference, then cell by cell training and measures, which may need a reference. What the i-th
  * place is for; measure -1: training; cell -1: the base. false: nothing is to be run there. */
 static bool place_of(const study *s, int i, int *cell, int *measure)
 {
-    const int n_early = 1 + s->reference + 1, each = 1 + s->n_measures;
+    const int n_early = 1 + study_last_reference(s) + 1, each = 1 + s->n_measures;
     *cell = i < n_early ? i - 1 : (i - n_early) / each;
     *measure = i < n_early ? -1 : (i - n_early) % each - 1;
     if (*measure >= 0) return study_measures(s, *cell, *measure);
     if (*cell < 0) return s->base_train != NULL;
-    return s->cells[*cell].trains && (i < n_early || *cell > s->reference);
+    return s->cells[*cell].trains && (i < n_early || *cell > n_early - 2);
 }
 
-static int n_places(const study *s) { return 1 + s->reference + 1 + s->n_cells * (1 + s->n_measures); }
+static int n_places(const study *s) { return 1 + study_last_reference(s) + 1 + s->n_cells * (1 + s->n_measures); }
 
 /* false: nothing is to be run at this place. */
 static bool command_at(command *out, const study *s, int i)
