@@ -14,7 +14,7 @@ import re
 import sys
 
 END = "\n<|endoftext|>\n"
-FEWEST, MOST, ASKED, EXAMPLES = 4, 24, 10, 100
+FEWEST, MOST, ASKED, EXAMPLES = 4, 24, 5, 100
 PROMPT = "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n"
 
 

@@ -202,8 +202,9 @@ static void test_limits(void **state)
         if (tiers[i] == 1) assert_true(l.int8 == 0 && l.bf16 == 0);
     }
     dmc_limits l;
-    dmc_fault_memory(1);
-    assert_int_equal(dmc_limits_measure(&l, dmc_kernels_pick(1), NULL), DMC_ERR_MEMORY);
+    dmc_fault_memory(1); /* what is read is smaller then, if it can be */
+    const dmc_status status = dmc_limits_measure(&l, dmc_kernels_pick(1), NULL);
+    assert_true(status == DMC_ERR_MEMORY || (status == DMC_OK && l.read > 1e8));
     dmc_fault_memory(0);
 }
 

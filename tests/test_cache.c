@@ -387,7 +387,6 @@ static void test_window(void **state)
     }
 }
 
-/* A tree of forks: each goes on with tokens of its own and ends as a sequence fed from the start does. */
 /* Token by token the weight that is told is the one that Z grew by; a fork knows it too. */
 static void test_weight(void **state)
 {
@@ -417,6 +416,7 @@ static void test_weight(void **state)
     teardown(&r);
 }
 
+/* A tree of forks: each goes on with tokens of its own and ends as a sequence fed from the start does. */
 static void test_fork(void **state)
 {
     (void)state;

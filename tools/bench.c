@@ -240,6 +240,9 @@ static void limits_in_child(dmc_limits limits[2], const bench_setup *s)
     bool whole = read(ends[0], limits, 2 * sizeof *limits) == (ssize_t)(2 * sizeof *limits);
     close(ends[0]);
     while (waitpid(child, &how, 0) < 0 && errno == EINTR) continue;
+    if (!whole && WIFSIGNALED(how))
+        cli_die("less may be asked of the memory elsewhere", "the limits of the machine: ended by signal %d (%s)",
+                WTERMSIG(how), strsignal(WTERMSIG(how)));
     if (!whole) exit(1); /* the reason was printed */
 }
 

@@ -174,6 +174,7 @@ static bool is_reference(const study *s, int cell)
 
 int study_reference_of(const study *s, int cell)
 {
+    while (!s->cells[cell].trains && s->cells[cell].from >= 0) cell = s->cells[cell].from; /* whose model it is */
     for (int i = 0; s->reference >= 0 && i < s->n_cells; i++)
         if (is_reference(s, i) && s->cells[i].seed == s->cells[cell].seed) return i;
     return s->reference;

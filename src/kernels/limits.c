@@ -68,7 +68,8 @@ typedef struct {
     uint64_t sums[MOST_BLOCKS]; /* so that the reads are not optimised away */
 } read_job;
 
-/* Twice the last cache, or part of what is read over and over would come from there; at most a quarter of the memory. */
+/* Twice the last cache, or part of what is read over and over would come from there; FEWEST where its size is not told, and at most a quarter of
+ * the memory beyond that. */
 static int64_t blocks(void)
 {
     int64_t n = FEWEST_BLOCKS;
@@ -111,10 +112,13 @@ dmc_status dmc_limits_measure(dmc_limits *out, const dmc_kernels *tier, dmc_thre
 {
     const dmc_limit_ops *ops = ops_of(tier);
     read_job g = {.ops = ops, .n_blocks = blocks()};
-    const size_t bytes = (size_t)g.n_blocks * BLOCK;
     *out = (dmc_limits){0};
-    g.data = dmc_malloc_large(bytes);
-    if (!g.data) return dmc_fail(DMC_ERR_MEMORY, "out of memory for %zu bytes to read", bytes);
+    g.data = dmc_malloc_large((size_t)g.n_blocks * BLOCK);
+    if (!g.data && g.n_blocks > FEWEST_BLOCKS) {
+        g.n_blocks = FEWEST_BLOCKS;
+        g.data = dmc_malloc_large(FEWEST_BLOCKS * BLOCK);
+    }
+    if (!g.data) return dmc_fail(DMC_ERR_MEMORY, "out of memory for %zu bytes to read", FEWEST_BLOCKS * BLOCK);
     dmc_parallel(team, g.n_blocks, fill_task, &g);
     out->read = read_rate(&g, false, team);
     out->read_streams = read_rate(&g, true, team);

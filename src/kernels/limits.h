@@ -12,8 +12,8 @@ typedef struct {
         bf16; /* operations a second (a multiply-add counts as 2) that a thread's registers allow; 0: no such unit */
 } dmc_limits;
 
-/* Measures with all threads of the team (NULL: one) and the instructions of this table's tier; a second or less. Takes twice the last cache of
- * memory, 256 MiB at least. */
+/* Measures with all threads of the team (NULL: one) and the instructions of this table's tier; a second or less. Reads twice the last cache that
+ * the system tells of, 250 MiB at least, 4 GiB at most: where there are several such caches, the limit may be set too high. */
 dmc_status dmc_limits_measure(dmc_limits *out, const dmc_kernels *tier, dmc_threads *team);
 
 /* ---- the tiers: limits_*.c ---- */
