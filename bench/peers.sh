@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Measures dmc beside llama.cpp: the same weights in the same file, the same threads, one after the other in turns.
 #
-#   bench/peers.sh [decode|depth|batch|prefill|all]...        default: all
+#   bench/peers.sh [decode|depth|gqa|batch|prefill|all]...        default: all
 #
 # decode   one sequence, shallow: 1.1B in Q8_0, Q4_0, BF16
-# depth    one sequence behind up to 8192 (110M) or 4096 (1.1B) tokens, and the prefill there; CR 4 and 8 beside it
+# depth    one sequence behind up to 8192 tokens, 110M, and the prefill there; CR 4 and 8 beside it
+# gqa      one sequence behind 4096 tokens, 1.1B, 4 KV heads for 32; CR 4 beside it
 # batch    16 sequences of 256 and 1024 tokens, 110M
 # prefill  512 tokens of nothing, 110M and 1.1B
 #
@@ -24,7 +25,7 @@ cache=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dmc-bench}
 [ -x "$dmc" ] || { echo "$dmc is not there: cmake -S . -B build -G Ninja && cmake --build build" >&2; exit 1; }
 for what in "$@"; do
     case $what in
-        decode | depth | batch | prefill | all) ;;
+        decode | depth | gqa | batch | prefill | all) ;;
         *) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done

@@ -26,7 +26,7 @@ def rows():
     for depth in (256, 2048, 8192):
         yield "depth", "110m", "q8_0", "decode", depth, 1, [1, 4, 8], attention
     yield "depth", "110m", "q8_0", "prefill", 8192, 1, [1, 4], attention
-    yield "depth", "1b", "q8_0", "decode", 4096, 1, [1, 4], attention
+    yield "gqa", "1b", "q8_0", "decode", 4096, 1, [1, 4], attention
     yield "batch", "110m", "q8_0", "decode", 256, 16, [1], plain
     yield "batch", "110m", "q8_0", "decode", 1024, 16, [1, 4], plain
     for model in ("1b", "110m"):
