@@ -48,6 +48,8 @@ def main():
         sys.exit(__doc__)
     out = sys.argv[1]
     names = {}
+    if not os.path.exists(os.path.join(out, "train.txt")):
+        sys.exit(f"{out}/train.txt is not there: write it with dmc story --questions 10")
     with open(os.path.join(out, "train.txt"), encoding="utf-8") as f:
         for kind, name in re.findall(r"Answer: (the \w+) (\w+)\.", f.read()):
             names.setdefault(kind, set()).add(name)

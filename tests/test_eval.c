@@ -133,8 +133,8 @@ static void test_windows(void **state)
     o.ctx = 128;
     eval_ppl_result all = ppl(e, &t, &o);
     assert_int_equal(all.cache.n, t.n / 127);
-    assert_int_equal(all.dropped, t.n % 127);
-    assert_int_equal(all.tokens, 127 * all.cache.n);
+    assert_int_equal(all.windows.left_out, t.n % 127);
+    assert_int_equal(all.windows.judged, 127 * all.cache.n);
     assert_int_equal(all.cache.tokens, 128 * all.cache.n);
     int64_t bytes = 0;
     for (size_t i = 0; i < 127 * (size_t)all.cache.n; i++) bytes += t.bytes[i];
@@ -142,14 +142,14 @@ static void test_windows(void **state)
     o.limit = 3;
     eval_ppl_result some = ppl(e, &t, &o);
     assert_int_equal(some.cache.n, 3);
-    assert_int_equal(some.dropped, all.dropped);
+    assert_int_equal(some.windows.left_out, all.windows.left_out);
 
     t.n = 50; /* less than a window: one of its own length */
     eval_ppl_result one = ppl(e, &t, &o);
     assert_int_equal(one.cache.n, 1);
-    assert_int_equal(one.tokens, 50);
-    assert_int_equal(one.ctx, 51);
-    assert_int_equal(one.dropped, 0);
+    assert_int_equal(one.windows.judged, 50);
+    assert_int_equal(one.windows.ctx, 51);
+    assert_int_equal(one.windows.left_out, 0);
     eval_tokens_free(&t);
     dmc_engine_close(e);
 }
@@ -192,22 +192,128 @@ static void test_protocols(void **state)
             scored = at + n;
             if (sliding && scored == t.n) break;
         }
-        o.protocol = sliding ? EVAL_PPL_SLIDING : EVAL_PPL_WINDOWS;
+        o.protocol = sliding ? EVAL_SLIDING : EVAL_HALVES;
         o.stride = sliding ? STRIDE : 0;
         eval_ppl_result r = ppl(e, &t, &o);
-        assert_int_equal(r.tokens, tokens);
+        assert_int_equal(r.windows.judged, tokens);
         assert_int_equal(r.bytes, bytes);
         assert_true(fabs(r.nll / want - 1) < 1e-12);
-        assert_int_equal(r.tokens, sliding ? 499 : 8 * (CTX / 2 - 1));
+        assert_int_equal(r.windows.judged, sliding ? 499 : 8 * (CTX / 2 - 1));
     }
     eval_ppl_result r;
     o.stride = CTX + 1;
     assert_int_equal(eval_ppl(&r, e, &t, &o, NULL, NULL), DMC_ERR_ARG);
-    o.protocol = EVAL_PPL_WINDOWS;
+    o.protocol = EVAL_HALVES;
     t.n = CTX - 1; /* not one window */
     assert_int_equal(eval_ppl(&r, e, &t, &o, NULL, NULL), DMC_ERR_ARG);
     eval_judge_free(&judge);
     eval_tokens_free(&t);
+    dmc_engine_close(e);
+}
+
+/* Separate documents, each through a session of its own: one that is cut off, short ones, and one of a single letter, which without marks of
+ * its ends is one token and has nothing to predict. */
+static void test_separate_documents(void **state)
+{
+    (void)state;
+    enum { CTX = 40 };
+    static const char *const texts[] = {
+        "One day, a girl and a boy went to the park. They saw a big dog and they were happy. Then they went home and the "
+        "boy said that it was a good day, and the girl said so too, and the dog was happy with them and went to sleep.",
+        "a", "They were happy.", "One day they saw it."};
+    enum { N = sizeof texts / sizeof *texts };
+    char path[64];
+    dmc_writer *w;
+    snprintf(path, sizeof path, "%s/separate.txt", reader_directory);
+    assert_ok(dmc_writer_open(&w, path));
+    for (int i = 0; i < N; i++) dmc_writef(w, "%s\n<|endoftext|>\n", texts[i]);
+    assert_ok(dmc_writer_commit(w));
+    for (int marked = 0; marked < 2; marked++) {
+        dmc_engine *e = random_reader(0, 3);
+        eval_options o = quiet();
+        dmc_session_options so;
+        eval_judge judge;
+        eval_tokens stream = {0};
+        size_t document[N];
+        double nll[CTX], want = 0;
+        bool hit[CTX];
+        int64_t judged = 0, bytes = 0, left_out = 0, read = 0;
+        o.ctx = CTX;
+        o.protocol = EVAL_SEPARATE;
+        assert_ok(eval_prepare(&so, e, &o));
+        assert_ok(eval_judge_create(&judge, e, so.chunk, 1));
+        for (int i = 0; i < N; i++) {
+            eval_tokens t = {0};
+            dmc_session *s;
+            assert_ok(eval_append_document(&t, e, texts[i], strlen(texts[i]), marked, marked));
+            document[i] = stream.n;
+            if (!marked) assert_ok(eval_append_document(&stream, e, texts[i], strlen(texts[i]), false, false));
+            const size_t n = t.n < CTX ? t.n : CTX;
+            left_out += (int64_t)(t.n - n);
+            if (n > 1) {
+                assert_ok(dmc_session_create(&s, e, &so));
+                assert_ok(eval_judge_feed(&judge, s, t.ids, n, nll, hit));
+                dmc_session_close(s);
+                read++;
+            }
+            for (size_t j = 1; j < n; j++, judged++) want += nll[j], bytes += t.bytes[j];
+            eval_tokens_free(&t);
+        }
+        assert_true(left_out > 0);
+        assert_int_equal(read, marked ? N : N - 1);
+        if (marked) assert_ok(eval_read_stream(&stream, e, (const char *[]){path}, 1, EVAL_SEPARATE));
+        else stream.document = document, stream.n_documents = N;
+        assert_int_equal(stream.n_documents, N);
+        eval_ppl_result r = ppl(e, &stream, &o);
+        assert_int_equal(r.windows.n, N);
+        assert_int_equal(r.cache.n, read);
+        assert_int_equal(r.windows.judged, judged);
+        assert_int_equal(r.windows.left_out, left_out);
+        assert_int_equal(r.bytes, bytes);
+        assert_memory_equal(&r.nll, &want, sizeof want);
+        o.limit = 1;
+        assert_int_equal(ppl(e, &stream, &o).windows.judged, CTX - 1);
+        if (!marked) {
+            eval_ppl_result none;
+            o.limit = 0;
+            stream.document[0] = document[1], stream.n_documents = 1, stream.n = document[2]; /* the letter alone */
+            assert_int_equal(eval_ppl(&none, e, &stream, &o, NULL, NULL), DMC_ERR_ARG);
+            stream.document = NULL;
+        }
+        eval_tokens_free(&stream);
+        eval_judge_free(&judge);
+        dmc_engine_close(e);
+    }
+    unlink(path);
+}
+
+/* However a text is cut: divergence judges the tokens that perplexity does, and finds none between a cache and itself. */
+static void test_divergence_judges_the_same_tokens(void **state)
+{
+    (void)state;
+    dmc_engine *e = random_reader(0, 3);
+    for (eval_protocol protocol = EVAL_PACKED; protocol <= EVAL_SLIDING; protocol++) {
+        eval_options o = quiet();
+        eval_tokens t;
+        eval_kld_result d;
+        o.ctx = 70;
+        o.limit = 4;
+        o.protocol = protocol;
+        o.stride = protocol == EVAL_SLIDING ? 30 : 0;
+        assert_ok(eval_read_stream(&t, e, (const char *[]){stories_path}, 1, protocol));
+        const eval_ppl_result r = ppl(e, &t, &o);
+        assert_ok(eval_kld(&d, e, e, &t, &o));
+        assert_int_equal(d.windows.judged, r.windows.judged);
+        assert_int_equal(d.cache.tokens + d.cache.n, r.cache.tokens); /* the last is judged, not read */
+        assert_true(fabs(d.nll / eval_ppl_nll(&r) - 1) < 1e-6);
+        assert_true(d.kl > 1e-4);
+        o.policy.name = "none";
+        const eval_ppl_result plain = ppl(e, &t, &o);
+        assert_true(fabs(d.nll_reference / eval_ppl_nll(&plain) - 1) < 1e-6);
+        assert_ok(eval_kld(&d, e, e, &t, &o));
+        assert_true(d.kl == 0 && d.same == d.windows.judged);
+        eval_tokens_free(&t);
+    }
     dmc_engine_close(e);
 }
 
@@ -268,13 +374,13 @@ static void test_policies(void **state)
 }
 
 /* What training says of a model as it stands is what eval says, compressed and not. */
-static void agree(int window, int delay, bool compressed)
+static void agree(int window, int delay, bool compressed, bool packed)
 {
     const dmc_cpu cpu = {.kernels = dmc_kernels_pick(0)};
     dmc_train_options to = {.ctx = 96,
                             .batch = 2,
                             .accumulate = 1,
-                            .packed = true,
+                            .packed = packed,
                             .steps_train = 1,
                             .lr = 1e-3f,
                             .adamw = dmc_adamw_default(),
@@ -306,6 +412,7 @@ static void agree(int window, int delay, bool compressed)
     eval_options o = quiet();
     o.ctx = to.ctx;
     o.limit = to.eval_samples;
+    o.protocol = packed ? EVAL_PACKED : EVAL_SEPARATE;
     assert_int_equal(t.n, corpus.n);
     assert_memory_equal(t.ids, corpus.ids, t.n * sizeof *t.ids);
     eval_ppl_result r = ppl(e, &t, &o);
@@ -321,9 +428,11 @@ static void agree(int window, int delay, bool compressed)
 static void test_agrees_with_training(void **state)
 {
     (void)state;
-    agree(0, 0, false);
-    agree(0, 0, true);
-    agree(12, 7, true);
+    for (int packed = 0; packed < 2; packed++) {
+        agree(0, 0, false, packed);
+        agree(0, 0, true, packed);
+        agree(12, 7, true, packed);
+    }
 }
 
 /* ---- questions --------------------------------------------------------------------------------------------------- */
@@ -587,6 +696,8 @@ int main(void)
         cmocka_unit_test(test_tokens_of_real_tokenizers),
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_protocols),
+        cmocka_unit_test(test_separate_documents),
+        cmocka_unit_test(test_divergence_judges_the_same_tokens),
         cmocka_unit_test(test_chunks_change_nothing),
         cmocka_unit_test(test_policies),
         cmocka_unit_test(test_agrees_with_training),

@@ -28,8 +28,7 @@ enum { ATLAS_BINS = 24 }; /* of positions in a window */
 /* The slots of a head that hold two tokens and more, summed over them. */
 typedef struct {
     double slots, tokens;
-    double
-        effective; /* (sum of weights)^2 / (sum of squared weights) of each slot: how many tokens of equal weight it is like */
+    double effective; /* tokens of equal weight that each is like: (sum of weights)^2 / sum of squared weights */
 } atlas_shared;
 
 typedef struct {

@@ -26,21 +26,19 @@ typedef struct {
 
 static void measure_ppl(const command *c, dmc_engine *e, const dmc_session_options *so)
 {
-    char protocol[512];
+    char protocol[640];
     eval_tokens stream;
     eval_ppl_result r;
-    const bool packed = c->eval.protocol == EVAL_PPL_PACKED;
-    if (packed) cli_check(eval_read_files(&stream, e, c->data.items, c->data.n));
-    else cli_check(eval_read_texts(&stream, e, c->data.items, c->data.n, c->eval.protocol == EVAL_PPL_WINDOWS));
+    cli_check(eval_read_stream(&stream, e, c->data.items, c->data.n, c->eval.protocol));
     cli_check(eval_ppl(&r, e, &stream, &c->eval, NULL, NULL));
-    eval_ppl_protocol(protocol, sizeof protocol, &r, so);
+    eval_protocol_text(protocol, sizeof protocol, &r.windows, so);
     eval_report_ppl(&r, protocol, c->json);
     eval_tokens_free(&stream);
 }
 
 static void measure_kld(const command *c, dmc_engine *e, const dmc_session_options *so)
 {
-    char how[160], protocol[512];
+    char how[640], protocol[768];
     dmc_engine *reference;
     dmc_engine_options plain = c->engine;
     eval_tokens stream;
@@ -48,12 +46,12 @@ static void measure_kld(const command *c, dmc_engine *e, const dmc_session_optio
     plain.kv = DMC_KV_F32;
     const char *path = c->reference ? c->reference : c->model;
     cli_check(dmc_engine_open(&reference, path, &plain));
-    cli_check(eval_read_files(&stream, e, c->data.items, c->data.n));
+    cli_check(eval_read_stream(&stream, e, c->data.items, c->data.n, c->eval.protocol));
     cli_check(eval_kld(&r, e, reference, &stream, &c->eval));
-    eval_describe_windows(how, sizeof how, so);
+    eval_protocol_text(how, sizeof how, &r.windows, so);
     snprintf(protocol, sizeof protocol,
-             "%s; KL(reference || model) of every token but a window's first; the reference: %s, every token in F32",
-             how, c->reference ? "another model" : "the same model");
+             "%s; KL(reference || model) of every scored token; the reference: %s, every token in F32", how,
+             c->reference ? "another model" : "the same model");
     eval_report_kld(&r, protocol, c->json);
     eval_tokens_free(&stream);
     dmc_engine_close(reference);
@@ -155,7 +153,7 @@ static void measure_csqa(const command *c, dmc_engine *e)
 
 static const char about[] =
     "ppl reads text in windows and says how well the model predicts it: nats a token, perplexity, bits a byte. The windows are "
-    "those that training measures its held-out loss on.\n\n"
+    "those that training measures its held-out loss on; for a model trained on separate documents: --protocol separate.\n\n"
     "kld says how far the cache moves the predictions from those with every token held in F32: divergence, and how often the "
     "most likely token is the same.\n\n"
     "recall asks the questions that the stories of 'dmc story' hold: the answer stands anywhere before, so what the cache has "
@@ -197,17 +195,20 @@ int cmd_eval(int argc, char **argv)
                        "text, documents separated by lines <|endoftext|>; for benchmarks the directory of their files"),
         CLI_OPTION(
             "ctx", 0, &c.eval.ctx, .arg = "N", .min = 2, .max = 1 << 30, .def = "the model's, at most 2048",
-            .help = "tokens of a window (ppl, kld), that are read of a document (recall), or that a prompt may have: "
-                    "the model's context (benchmarks)"),
-        CLI_OPTION("limit", 0, &c.eval.limit, .arg = "N", .min = 1, .max = HUGE_VAL, .def = "all",
-                   .help = "windows (ppl, kld), documents (recall), or items of each subject (benchmarks)"),
-        CLI_OPTION(
-            "protocol", 0, &c.eval.protocol, .choices = "packed|windows|sliding",
             .help =
-                "ppl: packed documents as in training; windows: as llama.cpp cuts and scores a text; sliding: as Hugging "
-                "Face does"),
+                "tokens of a window (ppl, kld), that are read of a document (separate, recall), or that a prompt may have: "
+                "the model's context (benchmarks)"),
+        CLI_OPTION(
+            "limit", 0, &c.eval.limit, .arg = "N", .min = 1, .max = HUGE_VAL, .def = "all",
+            .help =
+                "windows or separate documents (ppl, kld), documents (recall), or items of each subject (benchmarks)"),
+        CLI_OPTION(
+            "protocol", 0, &c.eval.protocol, .choices = "packed|separate|windows|sliding",
+            .help =
+                "ppl, kld: documents packed or separate, as in training; windows: as llama.cpp cuts and scores a text; "
+                "sliding: as Hugging Face does"),
         CLI_OPTION("stride", 0, &c.eval.stride, .arg = "N", .min = 1, .max = 1 << 30, .def = "half a window",
-                   .help = "ppl, sliding: tokens from one window to the next"),
+                   .help = "sliding: tokens from one window to the next"),
         CLI_OPTION("window-baseline", 0, &c.window_baseline, .arg = "SLOTS",
                    .help =
                        "recall: also answer each question from the first 4 and the last tokens alone, SLOTS in all; "
@@ -262,9 +263,9 @@ int cmd_eval(int argc, char **argv)
               argc, argv);
     if (strcmp(c.task, "recall") != 0 && c.window_baseline) cli_usage("--window-baseline belongs to eval recall");
     if (strcmp(c.task, "kld") != 0 && c.reference) cli_usage("--reference belongs to eval kld");
-    if (strcmp(c.task, "ppl") != 0 && (c.eval.protocol || c.eval.stride))
-        cli_usage("--protocol and --stride belong to eval ppl");
-    if (c.eval.stride && c.eval.protocol != EVAL_PPL_SLIDING) cli_usage("--stride belongs to --protocol sliding");
+    if (strcmp(c.task, "ppl") != 0 && strcmp(c.task, "kld") != 0 && (c.eval.protocol || c.eval.stride))
+        cli_usage("--protocol and --stride belong to eval ppl and kld");
+    if (c.eval.stride && c.eval.protocol != EVAL_SLIDING) cli_usage("--stride belongs to --protocol sliding");
     int window = window_slots(c.window_baseline);
     if (c.data.n == 0 && strcmp(c.task, "kv-retrieval") != 0) cli_usage("--data FILE is missing");
     if (c.picture && strcmp(c.task, "needle") != 0) cli_usage("--picture belongs to eval needle");

@@ -2,26 +2,19 @@
 #ifndef EVAL_H
 #define EVAL_H
 
-#include "eval_text.h"
+#include "eval_windows.h"
 #include "policy_options.h"
 
 /* ---- how ---- */
-
-/* How a text is cut into windows for perplexity. */
-typedef enum {
-    EVAL_PPL_PACKED, /* as training sees it: documents with begin and end of text, every token but a window's first scored */
-    EVAL_PPL_WINDOWS, /* llama.cpp's: one text, windows that do not overlap, the second half of each scored */
-    EVAL_PPL_SLIDING /* Hugging Face's: one text, overlapping windows, each token scored once, where it has most before it */
-} eval_ppl_protocol_kind;
 
 typedef struct {
     policy_options policy;
     int ctx;   /* tokens of a window, or at most of a document; 0: the model's context, at most 2048 */
     int chunk; /* tokens that are read at once; with F32 slots it changes no result, but of snapkv, whose prompt it is */
-    int64_t limit; /* windows or documents; 0: all */
-    int threads;   /* that judge tokens; 0: all cores */
-    eval_ppl_protocol_kind protocol;
-    int stride; /* of EVAL_PPL_SLIDING; 0: half a window */
+    int64_t limit;          /* windows or documents; 0: all */
+    int threads;            /* that judge tokens; 0: all cores */
+    eval_protocol protocol; /* of perplexity and divergence */
+    int stride;             /* of EVAL_SLIDING; 0: half a window */
     bool quiet, no_color;
 } eval_options;
 eval_options eval_options_default(void);
@@ -33,6 +26,8 @@ dmc_status eval_prepare(dmc_session_options *out, const dmc_engine *e, const eva
 void eval_describe(char *out, size_t size, const dmc_session_options *s);
 /* The same for texts that are read a chunk at a time, which rules what snapkv takes for the prompt. */
 void eval_describe_windows(char *out, size_t size, const dmc_session_options *s);
+/* That, and how the windows were cut. */
+void eval_protocol_text(char *out, size_t size, const eval_windows *w, const dmc_session_options *s);
 
 /* ---- the cache at the end of each window or document, summed ---- */
 
@@ -62,40 +57,34 @@ dmc_status eval_judge_feed(eval_judge *j, dmc_session *s, const int32_t *ids, si
 /* ---- perplexity ---- */
 
 typedef struct {
-    double nll;      /* nats, summed over the scored tokens */
-    int64_t tokens;  /* scored */
-    int64_t bytes;   /* of their text */
-    int64_t dropped; /* tokens behind the last full window */
-    int ctx;         /* tokens of a window, BOS included */
-    bool bos;        /* begins with one */
-    eval_ppl_protocol_kind protocol;
-    int stride; /* of EVAL_PPL_SLIDING */
+    double nll;    /* nats, summed over the scored tokens */
+    int64_t bytes; /* of their text */
+    eval_windows windows;
     eval_cache cache;
     double seconds;
 } eval_ppl_result;
 /* Called with the session at the end of each window. */
 typedef void eval_window_fn(const dmc_session *s, void *user);
 
-/* EVAL_PPL_PACKED: a stream of eval_read_files in windows that do not overlap, [BOS] and ctx - 1 tokens, all but the first scored; what
- * does not fill the last one is left out, unless it is the only one. The others: a stream of eval_read_texts. */
+/* stream: of eval_read_stream, for o->protocol. */
 dmc_status eval_ppl(eval_ppl_result *out, dmc_engine *e, const eval_tokens *stream, const eval_options *o,
                     eval_window_fn *each, void *user);
-void eval_ppl_protocol(char *out, size_t size, const eval_ppl_result *r, const dmc_session_options *s);
 double eval_ppl_nll(const eval_ppl_result *r); /* nats per token */
 double eval_ppl_bits_per_byte(const eval_ppl_result *r);
 
 /* ---- KL divergence ---- */
 
 typedef struct {
-    int64_t tokens, same;          /* judged; with the same most likely token */
+    int64_t same;                  /* tokens, of windows.judged, with the same most likely one */
     double kl, median, p99, worst; /* KL(reference || model) of a token, nats */
     double nll, nll_reference;     /* nats a token */
-    int ctx;
+    eval_windows windows;
     eval_cache cache;
     uint64_t reference_bytes; /* its caches, summed */
     double seconds;
 } eval_kld_result;
-/* e, with the cache that o asks for, against `reference`, whose cache keeps every token, in the windows of eval_ppl. */
+/* e, with the cache that o asks for, against `reference`, whose cache keeps every token, in the windows
+ * of eval_ppl. */
 dmc_status eval_kld(eval_kld_result *out, dmc_engine *e, dmc_engine *reference, const eval_tokens *stream,
                     const eval_options *o);
 

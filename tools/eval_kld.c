@@ -47,17 +47,17 @@ static void judge(void *arg, int64_t i, int thread)
                             .same = best == best_reference};
 }
 
-/* One window through both caches; n - 1 judgements. */
+/* One window through both caches -> n - 1 judgements, of the tokens behind the first. */
 static dmc_status read_window(rows *r, dmc_threads *team, dmc_session *s, dmc_session *reference, const int32_t *ids,
-                              int n, judgement *out)
+                              size_t n, judgement *out)
 {
-    for (int at = 0; at < n - 1; at += r->chunk) {
-        int fed = n - 1 - at < r->chunk ? n - 1 - at : r->chunk;
-        DMC_TRY(dmc_session_feed(s, ids + at, (size_t)fed, r->logits, true));
-        DMC_TRY(dmc_session_feed(reference, ids + at, (size_t)fed, r->reference, true));
+    for (size_t at = 0; at < n - 1; at += (size_t)r->chunk) {
+        const size_t left = n - 1 - at, fed = left < (size_t)r->chunk ? left : (size_t)r->chunk;
+        DMC_TRY(dmc_session_feed(s, ids + at, fed, r->logits, true));
+        DMC_TRY(dmc_session_feed(reference, ids + at, fed, r->reference, true));
         r->next = ids + at + 1;
         r->out = out + at;
-        dmc_parallel(team, fed, judge, r);
+        dmc_parallel(team, (int64_t)fed, judge, r);
     }
     return DMC_OK;
 }
@@ -78,7 +78,6 @@ static void sum_up(eval_kld_result *out, const judgement *all, double *kl, int64
         out->same += all[i].same;
     }
     qsort(kl, (size_t)n, sizeof *kl, ascending);
-    out->tokens = n;
     out->kl /= (double)n, out->nll /= (double)n, out->nll_reference /= (double)n;
     out->median = kl[n / 2];
     out->p99 = kl[n - 1 - n / 100];
@@ -89,15 +88,15 @@ dmc_status eval_kld(eval_kld_result *out, dmc_engine *e, dmc_engine *reference, 
                     const eval_options *o)
 {
     const dmc_info *info = dmc_engine_info(e), *other = dmc_engine_info(reference);
-    const int head = info->bos >= 0;
     dmc_session_options so, none = dmc_session_options_default();
     dmc_session *s = NULL, *ref = NULL;
     dmc_threads *team = NULL;
-    judgement *all = NULL;
+    judgement *all = NULL, *window = NULL;
     int32_t *ids = NULL;
     double *kl = NULL;
     progress bar;
     bool showing = false;
+    int64_t judged = 0;
     dmc_status status;
     rows r = {.n_vocab = info->n_vocab};
     *out = (eval_kld_result){0};
@@ -107,46 +106,46 @@ dmc_status eval_kld(eval_kld_result *out, dmc_engine *e, dmc_engine *reference, 
         return dmc_fail(DMC_ERR_ARG, "the reference has %d tokens and a context of %d; %d and %d are needed",
                         other->n_vocab, other->n_ctx, info->n_vocab, so.n_ctx);
     none.n_ctx = so.n_ctx, none.chunk = so.chunk, none.override_policy = true; /* its policy is 'none' */
-    int ctx = so.n_ctx < (int64_t)stream->n + head ? so.n_ctx : (int)stream->n + head, body = ctx - head;
-    if (ctx < 2) return dmc_fail(DMC_ERR_ARG, "the text has one token: there is nothing to predict");
-    int64_t n_windows = (int64_t)stream->n / body, n = 0;
-    if (o->limit && n_windows > o->limit) n_windows = o->limit;
+    DMC_TRY(eval_windows_cut(&out->windows, stream, info, o->protocol, so.n_ctx, o->stride, o->limit));
     r.chunk = so.chunk;
     DMC_GOTO(dmc_threads_create(&team, o->threads ? o->threads : dmc_threads_cores(), false));
     DMC_GOTO(dmc_array(&r.logits, (size_t)r.chunk * (size_t)r.n_vocab, sizeof *r.logits));
     DMC_GOTO(dmc_array(&r.reference, (size_t)r.chunk * (size_t)r.n_vocab, sizeof *r.reference));
-    DMC_GOTO(dmc_array(&ids, (size_t)ctx, sizeof *ids));
-    DMC_GOTO(dmc_array(&all, (size_t)n_windows * (size_t)ctx, sizeof *all));
-    DMC_GOTO(dmc_array(&kl, (size_t)n_windows * (size_t)ctx, sizeof *kl));
+    DMC_GOTO(dmc_array(&ids, (size_t)out->windows.ctx, sizeof *ids));
+    DMC_GOTO(dmc_array(&window, (size_t)out->windows.ctx, sizeof *window));
+    DMC_GOTO(dmc_array(&all, (size_t)out->windows.judged, sizeof *all));
+    DMC_GOTO(dmc_array(&kl, (size_t)out->windows.judged, sizeof *kl));
     progress_start(&bar, &(progress_options){.title = "eval kld",
-                                             .total = n_windows,
+                                             .total = (int64_t)out->windows.n,
                                              .unit = "tok",
-                                             .per_item = ctx,
+                                             .per_item = (double)out->windows.tokens / (double)out->windows.n,
                                              .quiet = o->quiet,
                                              .no_color = o->no_color});
     showing = true;
-    out->ctx = ctx;
     const double start = dmc_now();
-    for (int64_t i = 0; i < n_windows; i++) {
-        if (head) ids[0] = info->bos;
-        memcpy(ids + head, stream->ids + i * body, (size_t)body * sizeof *ids);
+    for (size_t i = 0; i < out->windows.n; i++) {
+        const eval_window w = eval_window_of(&out->windows, stream, i);
+        const size_t n = eval_window_tokens(&w);
+        if (n <= w.from) continue;
+        eval_window_ids(&out->windows, &w, stream, ids);
         DMC_GOTO(dmc_session_create(&s, e, &so));
         DMC_GOTO(dmc_session_create(&ref, reference, &none));
-        DMC_GOTO(read_window(&r, team, s, ref, ids, ctx, all + n));
-        n += ctx - 1;
+        DMC_GOTO(read_window(&r, team, s, ref, ids, n, window));
+        memcpy(all + judged, window + w.from - 1, (n - w.from) * sizeof *all);
+        judged += (int64_t)(n - w.from);
         eval_cache_add(&out->cache, s);
         out->reference_bytes += dmc_session_stats(ref).kv_bytes;
         dmc_session_close(s), dmc_session_close(ref);
         s = ref = NULL;
-        progress_update(&bar, i + 1, "CR %.2f", eval_cache_cr(&out->cache));
+        progress_update(&bar, (int64_t)i + 1, "CR %.2f", eval_cache_cr(&out->cache));
     }
     out->seconds = dmc_now() - start;
-    sum_up(out, all, kl, n);
+    sum_up(out, all, kl, judged);
     if (!isfinite(out->kl)) status = dmc_fail(DMC_ERR_NUMERIC, "the model predicts what is not a number");
 done:
     if (showing) progress_end(&bar);
     dmc_session_close(s), dmc_session_close(ref);
     dmc_threads_close(team);
-    dmc_free(r.logits), dmc_free(r.reference), dmc_free(ids), dmc_free(all), dmc_free(kl);
+    dmc_free(r.logits), dmc_free(r.reference), dmc_free(ids), dmc_free(window), dmc_free(all), dmc_free(kl);
     return status;
 }

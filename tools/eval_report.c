@@ -32,6 +32,15 @@ static void print_cache(const eval_cache *c, const char *unit)
     printf("cache        %s a %s, %s uncompressed; CR %.3f\n", held, unit, full, eval_cache_cr(c));
 }
 
+static const char *windows_unit(const eval_windows *w) { return w->protocol == EVAL_SEPARATE ? "document" : "window"; }
+
+/* n: of the windows, those with a token to judge. */
+static void print_windows(const eval_windows *w, int64_t n)
+{
+    printf("tokens       %lld in %lld %ss of %s%d", (long long)w->judged, (long long)n, windows_unit(w),
+           w->protocol == EVAL_SEPARATE ? "at most " : "", w->ctx);
+}
+
 void eval_report_ppl(const eval_ppl_result *r, const char *protocol, bool json)
 {
     double nll = eval_ppl_nll(r), rate = (double)r->cache.tokens / r->seconds;
@@ -40,11 +49,11 @@ void eval_report_ppl(const eval_ppl_result *r, const char *protocol, bool json)
         json_put_string(o, "task", "ppl");
         json_put_real(o, "nll", nll);
         json_put_real(o, "ppl", exp(nll));
-        json_put_int(o, "tokens", r->tokens);
+        json_put_int(o, "tokens", r->windows.judged);
         json_put_real(o, "bits_per_byte", eval_ppl_bits_per_byte(r));
         json_put_int(o, "bytes", r->bytes);
         json_put_int(o, "windows", r->cache.n);
-        json_put_int(o, "ctx", r->ctx);
+        json_put_int(o, "ctx", r->windows.ctx);
         put_cache(o, &r->cache);
         json_put_real(o, "tokens_per_second", rate);
         json_put_string(o, "protocol", protocol);
@@ -53,15 +62,15 @@ void eval_report_ppl(const eval_ppl_result *r, const char *protocol, bool json)
     }
     printf("nll          %.5f nats a token\nperplexity   %.4f\nbits a byte  %.4f\n", nll, exp(nll),
            eval_ppl_bits_per_byte(r));
-    printf("tokens       %lld in %lld windows of %d; %.0f a second\n", (long long)r->tokens, (long long)r->cache.n,
-           r->ctx, rate);
-    print_cache(&r->cache, "window");
+    print_windows(&r->windows, r->cache.n);
+    printf("; %.0f tokens read a second\n", rate);
+    print_cache(&r->cache, windows_unit(&r->windows));
     printf("protocol     %s\n", protocol);
 }
 
 void eval_report_kld(const eval_kld_result *r, const char *protocol, bool json)
 {
-    double same = (double)r->same / (double)r->tokens;
+    double same = (double)r->same / (double)r->windows.judged;
     if (json) {
         json_t *o = json_new_object();
         json_put_string(o, "task", "kld");
@@ -72,9 +81,9 @@ void eval_report_kld(const eval_kld_result *r, const char *protocol, bool json)
         json_put_real(o, "top_agreement", same);
         json_put_real(o, "nll", r->nll);
         json_put_real(o, "nll_reference", r->nll_reference);
-        json_put_int(o, "tokens", r->tokens);
+        json_put_int(o, "tokens", r->windows.judged);
         json_put_int(o, "windows", r->cache.n);
-        json_put_int(o, "ctx", r->ctx);
+        json_put_int(o, "ctx", r->windows.ctx);
         put_cache(o, &r->cache);
         json_put_int(o, "kv_bytes_reference", (int64_t)(r->reference_bytes / (uint64_t)r->cache.n));
         json_put_string(o, "protocol", protocol);
@@ -86,8 +95,9 @@ void eval_report_kld(const eval_kld_result *r, const char *protocol, bool json)
     printf("agreement    %.3f %% of the most likely tokens\n", 100 * same);
     printf("nll          %.5f, reference %.5f (%+.3f %%)\n", r->nll, r->nll_reference,
            100 * (r->nll / r->nll_reference - 1));
-    printf("tokens       %lld in %lld windows of %d\n", (long long)r->tokens, (long long)r->cache.n, r->ctx);
-    print_cache(&r->cache, "window");
+    print_windows(&r->windows, r->cache.n);
+    printf("\n");
+    print_cache(&r->cache, windows_unit(&r->windows));
     printf("protocol     %s\n", protocol);
 }
 

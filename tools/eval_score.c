@@ -39,6 +39,14 @@ void eval_describe_windows(char *out, size_t size, const dmc_session_options *s)
         snprintf(out + n, size - n, ", the first %d tokens its prompt (--chunk)", s->chunk);
 }
 
+void eval_protocol_text(char *out, size_t size, const eval_windows *w, const dmc_session_options *s)
+{
+    eval_describe_windows(out, size, s);
+    size_t n = strlen(out);
+    n += (size_t)snprintf(out + n, size - n, "; ");
+    eval_windows_describe(w, out + n, size - n);
+}
+
 /* ---- caches ------------------------------------------------------------------------------------------------------ */
 
 void eval_cache_add(eval_cache *c, const dmc_session *s)

@@ -27,6 +27,7 @@ void eval_tokens_free(eval_tokens *t)
 {
     dmc_free(t->ids);
     dmc_free(t->bytes);
+    dmc_free(t->document);
     *t = (eval_tokens){0};
 }
 
@@ -102,10 +103,25 @@ static dmc_status append_stripped(eval_tokens *out, const dmc_engine *e, const c
     return append_text(out, e, text, n - (n && text[n - 1] == '\n'));
 }
 
+static dmc_status begin_document(eval_tokens *t)
+{
+    if (t->n_documents == t->documents_capacity) {
+        const size_t capacity = t->documents_capacity * 3 / 2 + 64;
+        size_t *document = dmc_realloc(t->document, capacity, sizeof *document);
+        if (!document) return dmc_fail(DMC_ERR_MEMORY, "out of memory for %zu documents", capacity);
+        t->document = document;
+        t->documents_capacity = capacity;
+    }
+    t->document[t->n_documents++] = t->n;
+    return DMC_OK;
+}
+
 static dmc_status append_documents(eval_tokens *out, const dmc_engine *e, const char *text, size_t n)
 {
-    for (size_t pos = 0, begin, end; eval_next_document(text, n, &pos, &begin, &end);)
+    for (size_t pos = 0, begin, end; eval_next_document(text, n, &pos, &begin, &end);) {
+        DMC_TRY(begin_document(out));
         DMC_TRY(eval_append_document(out, e, text + begin, end - begin, true, true));
+    }
     return DMC_OK;
 }
 

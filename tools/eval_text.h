@@ -8,6 +8,8 @@ typedef struct {
     int32_t *ids;
     uint32_t *bytes; /* of the document that each token stands for: they add up to it. 0 for tokens that are not text */
     size_t n, capacity;
+    size_t *document; /* [n_documents] where each document of eval_read_files begins; else NULL */
+    size_t n_documents, documents_capacity;
 } eval_tokens;
 
 /* The next document that is not empty at or after text[*pos], as training sees it: documents end at "<|endoftext|>", line ends

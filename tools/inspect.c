@@ -336,7 +336,7 @@ static void draw(const heads *h, const eval_ppl_result *r, const char *path, con
                        .n_maps = 2};
     snprintf(title, sizeof title, "%.100s: CR %.2f", path, eval_cache_cr(&r->cache));
     snprintf(subtitle, sizeof subtitle, "layers down, KV heads across; %lld windows of %d tokens, nll %.4f",
-             (long long)r->cache.n, r->ctx, eval_ppl_nll(r));
+             (long long)r->cache.n, r->windows.ctx, eval_ppl_nll(r));
     if (!w->json) putchar('\n');
     if (!w->json) picture_terminal(&p, stdout, columns ? columns : 120, columns && !w->no_color);
     if (w->svg) cli_check(picture_svg(&p, w->svg));
@@ -346,7 +346,7 @@ static void draw(const heads *h, const eval_ppl_result *r, const char *path, con
 static void inspect_text(json_t *object, const char *path, const cli_list *data, const eval_options *o,
                          const dmc_engine_options *engine, const wishes *w)
 {
-    char protocol[512];
+    char protocol[640];
     dmc_session_options so;
     dmc_engine *e;
     heads h;
@@ -359,7 +359,7 @@ static void inspect_text(json_t *object, const char *path, const cli_list *data,
     measure(&h, &r, e, &stream, o);
     if (w->atlas || w->spans) cli_check(atlas_read(&a, e, &stream, o, w->tokens));
     eval_tokens_free(&stream);
-    eval_ppl_protocol(protocol, sizeof protocol, &r, &so);
+    eval_protocol_text(protocol, sizeof protocol, &r.windows, &so);
     if (w->json) put_heads(object, &h, &r, protocol);
     if (w->json && a.n) put_atlas(object, &a);
     draw(&h, &r, path, w, &a);
