@@ -230,7 +230,7 @@ static void test_csv(void **state)
     (void)state;
     char path[] = "/tmp/dmc-test-bench-XXXXXX", text[8192];
     int fd = mkstemp(path);
-    bench_machine m = {.machine = "A \"fast\", new one", .date = "2001-01-01T00:00:00Z", .cores = 2, .commit = "abc"};
+    origin m = {.machine = "A \"fast\", new one", .date = "2001-01-01T00:00:00Z", .cores = 2, .commit = "abc"};
     bench_setup s = {.model = "models/a.gguf", .generate = 32, .repeat = 5};
     bench_case c = {.work = BENCH_DECODE, .depth = 8192, .batch = 2, .cr = 4};
     bench_result r = {.type = "Q8_0",

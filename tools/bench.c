@@ -16,8 +16,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-const char *bench_commit = "";
-
 enum { MAX_VALUES = 32, MAX_ROWS = 4096 };
 
 typedef struct {
@@ -273,12 +271,11 @@ static int measure(const command *c)
 {
     plan p = make_plan(c);
     bench_result *results = calloc((size_t)p.n, sizeof *results);
-    bench_machine machine = bench_this_machine();
+    const origin here = origin_here();
     dmc_limits limits[2];
     progress bar;
     int failed = 0;
     if (!results) cli_die(NULL, "out of memory");
-    machine.commit = bench_commit;
     if (c->setup.floor) limits_in_child(limits, &c->setup);
     if (c->setup.floor && !c->json) {
         bench_print_limits(limits, threads_of(&c->setup));
@@ -290,7 +287,7 @@ static int measure(const command *c)
     for (int i = 0; i < p.n; i++) {
         if (!run_row(&results[i], &c->setup, &p.cases[i], c->setup.floor ? &limits[1] : NULL, &bar, (int64_t)i * PARTS))
             failed++;
-        else if (c->csv) cli_check(bench_append_csv(c->csv, &machine, &c->setup, &p.cases[i], &results[i]));
+        else if (c->csv) cli_check(bench_append_csv(c->csv, &here, &c->setup, &p.cases[i], &results[i]));
     }
     progress_end(&bar);
     if (failed < p.n || c->json) print_rows(c, &p, results);

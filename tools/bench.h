@@ -3,6 +3,7 @@
 #define DMC_TOOLS_BENCH_H
 
 #include "kernels/limits.h"
+#include "origin.h"
 #include "policy_options.h"
 
 #include <jansson.h>
@@ -68,18 +69,10 @@ void bench_summary(double *values, int n, double *median, double *spread);
 double bench_floor(const bench_result *r, const bench_case *c, const dmc_limits *limits);
 
 /* ---- output ---- */
-typedef struct {
-    char machine[96];
-    char date[24]; /* UTC */
-    int cores;
-    const char *commit;
-} bench_machine;
-bench_machine bench_this_machine(void);
-
 void bench_print_table(const bench_setup *s, const bench_case *cases, const bench_result *results, int n);
 json_t *bench_json_row(const bench_setup *s, const bench_case *c, const bench_result *r);
 /* Adds a line to a CSV file, which is made if it is not there; atomic. Fails where the file has other columns. */
-dmc_status bench_append_csv(const char *path, const bench_machine *m, const bench_setup *s, const bench_case *c,
+dmc_status bench_append_csv(const char *path, const origin *m, const bench_setup *s, const bench_case *c,
                             const bench_result *r);
 
 /* limits: of one thread, of n_threads. */

@@ -8,8 +8,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 const char *const bench_work_names[BENCH_WORKS] = {"prefill", "decode", "load", "train"};
 const char *const bench_kv_names[DMC_KV_COUNT] = {"auto", "f32", "f16", "bf16", "q8", "q4"};
@@ -113,23 +111,6 @@ json_t *bench_json_row(const bench_setup *s, const bench_case *c, const bench_re
 
 /* ---- CSV ---- */
 
-bench_machine bench_this_machine(void)
-{
-    bench_machine m = {.machine = "unknown", .cores = (int)sysconf(_SC_NPROCESSORS_ONLN)};
-    char text[256];
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    while (f && fgets(text, sizeof text, f)) {
-        char *colon = strchr(text, ':');
-        if (strncmp(text, "model name", 10) != 0 || !colon) continue;
-        snprintf(m.machine, sizeof m.machine, "%.*s", (int)strcspn(colon + 2, "\n\""), colon + 2);
-        break;
-    }
-    if (f) fclose(f);
-    time_t now = time(NULL);
-    strftime(m.date, sizeof m.date, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
-    return m;
-}
-
 /* Quotes where a comma, a quote or a line end asks for it. */
 static void csv_text(char **at, const char *end, const char *s)
 {
@@ -157,7 +138,7 @@ static void csv_lines(char *names, char *values, size_t size, const field *f, in
     *b = 0;
 }
 
-dmc_status bench_append_csv(const char *path, const bench_machine *m, const bench_setup *s, const bench_case *c,
+dmc_status bench_append_csv(const char *path, const origin *m, const bench_setup *s, const bench_case *c,
                             const bench_result *r)
 {
     enum { SIZE = 4096 };

@@ -15,6 +15,4 @@ int cmd_demo(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_study(int argc, char **argv);
 
-extern const char *bench_commit; /* what git calls the tree that was built; set by main */
-
 #endif

@@ -1,6 +1,6 @@
 /* Runs a benchmark: item by item through the cache, with progress, a results file and resumption. */
 #include "eval_run.h"
-#include "commands.h"
+#include "origin.h"
 #include "progress.h"
 
 #include "format/json.h"
@@ -395,7 +395,7 @@ static dmc_status open_outputs(runner *r)
                                            .protocol = r->out->protocol,
                                            .policy = policy,
                                            .kv = kv[dmc_engine_info(r->reader.e)->kv],
-                                           .commit = bench_commit ? bench_commit : "",
+                                           .commit = origin_commit,
                                            .version = DMC_VERSION},
                             o->resume);
 }

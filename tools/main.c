@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "cli_page.h"
 #include "commands.h"
+#include "origin.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -89,7 +90,7 @@ static int help(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    bench_commit = DMC_COMMIT;
+    origin_commit = DMC_COMMIT;
     if (argc < 2) cli_usage("which command?");
     const char *first = argv[1];
     if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) return print_help();

@@ -111,22 +111,58 @@ static void heads(const study *s, dmc_writer *w, const char *open, const char *c
     }
 }
 
+static void csv_text(dmc_writer *w, const char *text)
+{
+    dmc_write(w, "\"", 1);
+    for (; *text; text++) dmc_write(w, "\"\"", *text == '"' ? 1 : 0), dmc_write(w, text, 1);
+    dmc_write(w, "\"", 1);
+}
+
+/* What stands beside a result: the command, machine and commit that it was made by; NULL: nothing. */
+static json_t *record_of(const study *s, int cell, const char *name)
+{
+    char *result = study_result_path(s, cell, name), path[4200];
+    snprintf(path, sizeof path, "%s.command", result);
+    dmc_free(result);
+    return json_load_file(path, 0, NULL);
+}
+
+static const char *text_of(const json_t *record, const char *key)
+{
+    const char *text = json_string_value(json_object_get(record, key));
+    return text ? text : "";
+}
+
+/* The cell whose training made the model that a cell measures; -1: the base. */
+static int trained_of(const study *s, int cell)
+{
+    while (cell >= 0 && !s->cells[cell].trains) cell = s->cells[cell].from;
+    return cell;
+}
+
 static void csv(const study *s, const char *path)
 {
     dmc_writer *w;
+    const int of_bytes = measure_of_bytes(s);
     cli_check(dmc_writer_open(&w, path));
-    dmc_writef(w, "row,title,cr,seed,measure,value\n");
+    dmc_writef(w, "row,title,cr,seed,measure,value,machine,cores,commit,trained_at\n");
     for (int i = 0; i < s->n_cells; i++) {
         const study_cell *c = &s->cells[i];
         const char *name = study_row_name(s, c->row);
+        json_t *training = record_of(s, trained_of(s, i), "training");
         for (int m = -1; m < s->n_measures; m++) {
             double v = m < 0 ? bytes_of(s, i) : result_of(s, i, s->measures[m].result, s->measures[m].value);
             if (!isfinite(v)) continue;
-            dmc_writef(w, "%s,\"", name);
-            for (const char *p = study_row_title(s, c->row); *p; p++)
-                dmc_write(w, "\"\"", *p == '"' ? 1 : 0), dmc_write(w, p, 1);
-            dmc_writef(w, "\",%g,%d,%s,%.10g\n", c->cr, c->seed, m < 0 ? "bytes" : s->measures[m].name, v);
+            json_t *record = record_of(s, i, s->measures[m < 0 ? of_bytes : m].result);
+            dmc_writef(w, "%s,", name);
+            csv_text(w, study_row_title(s, c->row));
+            dmc_writef(w, ",%g,%d,%s,%.10g,", c->cr, c->seed, m < 0 ? "bytes" : s->measures[m].name, v);
+            csv_text(w, text_of(record, "machine"));
+            dmc_writef(w, ",%d,%s,%s\n", (int)json_integer_value(json_object_get(record, "cores")),
+                       text_of(record, "commit"), text_of(training, "commit"));
+            json_decref(record);
         }
+        json_decref(training);
     }
     cli_check(dmc_writer_commit(w));
 }

@@ -1,5 +1,6 @@
 /* Running the commands of a study, one after the other, each with all threads, and keeping what each prints. */
 #include "cli.h"
+#include "origin.h"
 #include "progress.h"
 #include "study.h"
 
@@ -114,7 +115,7 @@ static bool command_at(command *out, const study *s, int i)
 
 /* ---- what is there ---- */
 
-/* The command that a result was made by stands beside it; written before the command runs. */
+/* The command that a result was made by stands beside it, and where it was made; written before the command runs. */
 static void record_path(char *out, size_t size, const command *k) { snprintf(out, size, "%s.command", k->result); }
 
 static bool is_recorded(const command *k)
@@ -122,16 +123,20 @@ static bool is_recorded(const command *k)
     char path[4200];
     record_path(path, sizeof path, k);
     json_t *was = json_load_file(path, 0, NULL);
-    bool same = was && json_equal(was, k->arguments);
+    bool same = was && json_equal(json_object_get(was, "arguments"), k->arguments);
     json_decref(was);
     return same;
 }
 
 static dmc_status record(const command *k)
 {
-    char path[4200], *text = json_dumps(k->arguments, JSON_INDENT(1));
+    const origin here = origin_here();
+    json_t *o = json_pack("{s:O, s:s, s:i, s:s}", "arguments", k->arguments, "machine", here.machine, "cores",
+                          here.cores, "commit", here.commit);
+    char path[4200], *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
     dmc_writer *w;
     dmc_status status;
+    json_decref(o);
     record_path(path, sizeof path, k);
     if (!text) return dmc_fail(DMC_ERR_MEMORY, "out of memory");
     status = dmc_writer_open(&w, path);
