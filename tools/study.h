@@ -75,8 +75,10 @@ typedef struct {
     int n;                  /* seeds that have a result */
     double mean, deviation; /* of a sample; NAN below two */
 } study_number;
-/* Of a row at a ratio, over its seeds. measure: index; -1: share of the reference's uncompressed bytes that is kept. */
+/* Of a row at a ratio, over its seeds: the measure, and the share of the reference's uncompressed bytes that was kept meanwhile (where its
+ * result does not say: in the measure that tells bytes). */
 study_number study_value(const study *s, int row, double cr, int measure);
+study_number study_bytes(const study *s, int row, double cr, int measure);
 /* By what share of its control's the row's measure of bytes is larger (0.01: 1 %), of the seeds that both have; NAN: there are none. */
 double study_over(const study *s, int row, double cr);
 /* Ratios of a row, in the file's order; {0} if it has none. Returns how many. */

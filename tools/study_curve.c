@@ -23,7 +23,7 @@ bool study_curve(const study *s, int measure, dmc_writer *w)
         c.lines[c.n_lines - 1].dashed = !json_object_get(json_array_get(s->rows, (size_t)row), "args");
         for (int i = 0, n = study_ratios(s, row, ratios, CHART_MAX_POINTS); i < n; i++) {
             study_number y = study_value(s, row, ratios[i], measure);
-            chart_add(&c, study_value(s, row, ratios[i], -1).mean, y.mean, y.deviation);
+            chart_add(&c, study_bytes(s, row, ratios[i], measure).mean, y.mean, y.deviation);
         }
     }
     return chart_write(w, &c);

@@ -28,24 +28,33 @@ static int measure_of_bytes(const study *s)
     return m;
 }
 
-/* The share of the reference's uncompressed cache that a cell keeps, in the measure that tells bytes. */
-static double bytes_of(const study *s, int cell)
+/* The share of the reference's uncompressed cache that a cell keeps while it is measured, or, where that result does not say, in the measure
+ * that tells bytes. */
+static double bytes_of(const study *s, int cell, int measure)
 {
-    int from = s->reference >= 0 ? s->reference : cell;
-    const int m = measure_of_bytes(s);
-    if (m < 0) return NAN;
-    return result_of(s, cell, s->measures[m].result, "kv_bytes") /
-           result_of(s, from, s->measures[m].result, "kv_bytes_uncompressed");
+    const int from = s->reference >= 0 ? s->reference : cell;
+    for (int m = measure; m >= 0; m = measure_of_bytes(s)) {
+        const char *name = s->measures[m].result;
+        const double share = result_of(s, cell, name, "kv_bytes") / result_of(s, from, name, "kv_bytes_uncompressed");
+        if (isfinite(share) || m == measure_of_bytes(s)) return share;
+    }
+    return NAN;
 }
 
-study_number study_value(const study *s, int row, double cr, int measure)
+static double value_of(const study *s, int cell, int measure)
+{
+    return result_of(s, cell, s->measures[measure].result, s->measures[measure].value);
+}
+
+/* Over the seeds of a row at a ratio: `of` each cell. */
+static study_number over_seeds(const study *s, int row, double cr, int measure,
+                               double of(const study *s, int cell, int measure))
 {
     study_number out = {0, NAN, NAN};
     double sum = 0, squares = 0;
     for (int i = 0; i < s->n_cells; i++) {
         if (s->cells[i].row != row || s->cells[i].cr != cr) continue;
-        double v =
-            measure < 0 ? bytes_of(s, i) : result_of(s, i, s->measures[measure].result, s->measures[measure].value);
+        const double v = of(s, i, measure);
         if (!isfinite(v)) continue;
         out.n++;
         sum += v;
@@ -54,6 +63,16 @@ study_number study_value(const study *s, int row, double cr, int measure)
     if (out.n) out.mean = sum / out.n;
     if (out.n > 1) out.deviation = sqrt(fmax(0, (squares - sum * sum / out.n) / (out.n - 1)));
     return out;
+}
+
+study_number study_value(const study *s, int row, double cr, int measure)
+{
+    return over_seeds(s, row, cr, measure, value_of);
+}
+
+study_number study_bytes(const study *s, int row, double cr, int measure)
+{
+    return over_seeds(s, row, cr, measure, bytes_of);
 }
 
 int study_ratios(const study *s, int row, double *ratios, int capacity)
@@ -74,8 +93,7 @@ double study_over(const study *s, int row, double cr)
         for (int k = 0; k < s->n_cells; k++) {
             const study_cell *a = &s->cells[i], *b = &s->cells[k];
             if (a->row != row || a->cr != cr || b->row != control || b->cr != ratio || a->seed != b->seed) continue;
-            const double value = result_of(s, i, s->measures[m].result, s->measures[m].value),
-                         other = result_of(s, k, s->measures[m].result, s->measures[m].value);
+            const double value = value_of(s, i, m), other = value_of(s, k, m);
             if (isfinite(value) && isfinite(other)) sum += value, control_sum += other;
         }
     return control_sum > 0 ? sum / control_sum - 1 : NAN;
@@ -143,20 +161,21 @@ static int trained_of(const study *s, int cell)
 static void csv(const study *s, const char *path)
 {
     dmc_writer *w;
-    const int of_bytes = measure_of_bytes(s);
     cli_check(dmc_writer_open(&w, path));
-    dmc_writef(w, "row,title,cr,seed,measure,value,machine,cores,commit,trained_at\n");
+    dmc_writef(w, "row,title,cr,seed,measure,value,bytes,machine,cores,commit,trained_at\n");
     for (int i = 0; i < s->n_cells; i++) {
         const study_cell *c = &s->cells[i];
         const char *name = study_row_name(s, c->row);
         json_t *training = record_of(s, trained_of(s, i), "training");
-        for (int m = -1; m < s->n_measures; m++) {
-            double v = m < 0 ? bytes_of(s, i) : result_of(s, i, s->measures[m].result, s->measures[m].value);
+        for (int m = 0; m < s->n_measures; m++) {
+            const double v = value_of(s, i, m), bytes = bytes_of(s, i, m);
             if (!isfinite(v)) continue;
-            json_t *record = record_of(s, i, s->measures[m < 0 ? of_bytes : m].result);
+            json_t *record = record_of(s, i, s->measures[m].result);
             dmc_writef(w, "%s,", name);
             csv_text(w, study_row_title(s, c->row));
-            dmc_writef(w, ",%g,%d,%s,%.10g,", c->cr, c->seed, m < 0 ? "bytes" : s->measures[m].name, v);
+            dmc_writef(w, ",%g,%d,%s,%.10g,", c->cr, c->seed, s->measures[m].name, v);
+            if (isfinite(bytes)) dmc_writef(w, "%.6g", bytes);
+            dmc_writef(w, ",");
             csv_text(w, text_of(record, "machine"));
             dmc_writef(w, ",%d,%s,%s\n", (int)json_integer_value(json_object_get(record, "cores")),
                        text_of(record, "commit"), text_of(training, "commit"));
@@ -178,7 +197,8 @@ static void table_line(const study *s, dmc_writer *w, int row, double cr, const 
     if (cr > 0) dmc_writef(w, "%s%gx", middle, cr);
     else dmc_writef(w, "%s", middle);
     for (int m = -1; m < s->n_measures; m++) {
-        number_text(text, sizeof text, study_value(s, row, cr, m), m < 0);
+        const study_number v = m < 0 ? study_bytes(s, row, cr, measure_of_bytes(s)) : study_value(s, row, cr, m);
+        number_text(text, sizeof text, v, m < 0);
         dmc_writef(w, "%s%s", middle, text);
         if (m >= 0 && m == measure_of_bytes(s))
             over_text(text, sizeof text, study_over(s, row, cr)), dmc_writef(w, "%s%s", middle, text);
