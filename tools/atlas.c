@@ -212,11 +212,12 @@ atlas_shared atlas_shared_of(const atlas *a, int from, int to)
     return all;
 }
 
-int atlas_typical_head(const atlas *a)
+int atlas_typical_head(const atlas *a, int from, int to)
 {
-    int best = 0;
-    double all = atlas_begin_rate(a->begins, a->settled);
-    for (int h = 1; h < a->n_layers * a->n_heads; h++)
+    int best = from;
+    double all = 0;
+    for (int h = from; h < to; h++) all += a->begin_share[h] / (to - from); /* heads settle equally many tokens */
+    for (int h = from + 1; h < to; h++)
         if (fabs(a->begin_share[h] - all) < fabs(a->begin_share[best] - all)) best = h;
     return best;
 }

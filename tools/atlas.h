@@ -57,10 +57,12 @@ void atlas_free(atlas *a);
 double atlas_begin_rate(int64_t begins, int64_t settled);
 /* The shared slots of heads [from, to) together. */
 atlas_shared atlas_shared_of(const atlas *a, int from, int to);
-/* The head whose share of slots is nearest to that of all of them. */
-int atlas_typical_head(const atlas *a);
+/* Of heads [from, to), the one whose share of slots is nearest to that of all of them. */
+int atlas_typical_head(const atlas *a, int from, int to);
 /* The first tokens of the text, in about n_bytes, with the slots of one head: [in brackets], or coloured in turn. */
 void atlas_terminal(const atlas *a, int head, size_t n_bytes, FILE *out, bool color);
+/* The begin of the text with the slots of these heads, one below the other, as SVG. Atomic; DMC_ERR_ARG where nothing has settled. */
+dmc_status atlas_svg(const atlas *a, const int *heads, int n_heads, const char *title, const char *path);
 /* A page for a browser, with everything in it: maps of the heads, curve, and the text with the slots of any head. Atomic. */
 dmc_status atlas_page(const atlas *a, const picture *maps, const char *path);
 

@@ -68,7 +68,7 @@ static json_t *data(const atlas *a)
     dmc_free(digits);
     json_put_int(o, "layers", a->n_layers);
     json_put_int(o, "heads", a->n_heads);
-    json_put_int(o, "typical", atlas_typical_head(a));
+    json_put_int(o, "typical", atlas_typical_head(a, 0, a->n_layers * a->n_heads));
     json_put(o, "tokens", tokens);
     json_put(o, "states", states);
     json_put(o, "weights", weights);

@@ -228,7 +228,7 @@ static int terminal_columns(void)
 
 /* What is wanted beside the file's facts. */
 typedef struct {
-    const char *svg, *atlas, *head;
+    const char *svg, *atlas, *spans_svg, *head;
     bool json, spans, no_color;
     int64_t tokens;
 } wishes;
@@ -281,7 +281,7 @@ static void put_atlas(json_t *o, const atlas *a)
 static int chosen_head(const atlas *a, const char *text)
 {
     int layer, head, end = 0;
-    if (!text) return atlas_typical_head(a);
+    if (!text) return atlas_typical_head(a, 0, a->n_layers * a->n_heads);
     if (sscanf(text, "%d.%d%n", &layer, &head, &end) != 2 || text[end] || layer < 0 || head < 0 ||
         layer >= a->n_layers || head >= a->n_heads)
         cli_usage("--head %s: want LAYER.HEAD, from 0.0 to %d.%d", text, a->n_layers - 1, a->n_heads - 1);
@@ -315,6 +315,20 @@ static void print_spans(const atlas *a, const wishes *w)
     if (a->weighs) print_weights(a);
 }
 
+/* The head that was asked for, or the typical ones of the lowest, the middle and the highest layer. */
+static dmc_status draw_spans(const atlas *a, const char *path, const wishes *w)
+{
+    const int layers[] = {0, a->n_layers / 2, a->n_layers - 1};
+    int drawn[3], n = 0;
+    char title[160];
+    snprintf(title, sizeof title, "%.100s: what shares a slot", path);
+    for (int i = 0; i < 3 && !w->head; i++)
+        if (!n || layers[i] != drawn[n - 1] / a->n_heads)
+            drawn[n++] = atlas_typical_head(a, layers[i] * a->n_heads, (layers[i] + 1) * a->n_heads);
+    if (w->head) drawn[n++] = chosen_head(a, w->head);
+    return atlas_svg(a, drawn, n, title, w->spans_svg);
+}
+
 static void draw(const heads *h, const eval_ppl_result *r, const char *path, const wishes *w, const atlas *a)
 {
     char title[160], subtitle[200];
@@ -340,6 +354,7 @@ static void draw(const heads *h, const eval_ppl_result *r, const char *path, con
     if (!w->json) putchar('\n');
     if (!w->json) picture_terminal(&p, stdout, columns ? columns : 120, columns && !w->no_color);
     if (w->svg) cli_check(picture_svg(&p, w->svg));
+    if (w->spans_svg) cli_check(draw_spans(a, path, w));
     if (w->atlas) cli_check(atlas_page(a, &p, w->atlas));
 }
 
@@ -357,7 +372,7 @@ static void inspect_text(json_t *object, const char *path, const cli_list *data,
     cli_check(eval_prepare(&so, e, o));
     cli_check(eval_read_files(&stream, e, data->items, data->n));
     measure(&h, &r, e, &stream, o);
-    if (w->atlas || w->spans) cli_check(atlas_read(&a, e, &stream, o, w->tokens));
+    if (w->atlas || w->spans || w->spans_svg) cli_check(atlas_read(&a, e, &stream, o, w->tokens));
     eval_tokens_free(&stream);
     eval_protocol_text(protocol, sizeof protocol, &r.windows, &so);
     if (w->json) put_heads(object, &h, &r, protocol);
@@ -366,6 +381,7 @@ static void inspect_text(json_t *object, const char *path, const cli_list *data,
     if (!w->json && w->spans) print_spans(&a, w);
     if (!w->json) printf("\n%s\n", protocol);
     if (w->svg && !w->json) printf("%s: written\n", w->svg);
+    if (w->spans_svg && !w->json) printf("%s: written\n", w->spans_svg);
     if (w->atlas && !w->json) printf("%s: written\n", w->atlas);
     atlas_free(&a);
     free_heads(&h);
@@ -389,12 +405,17 @@ int cmd_inspect(int argc, char **argv)
         CLI_OPTION("svg", 0, &w.svg, .arg = "FILE", .help = "with --data: draw the compression into this file"),
         CLI_OPTION("spans", 0, &w.spans,
                    .help = "with --data: show the text with its slots, and at which places of the text slots begin"),
-        CLI_OPTION("head", 0, &w.head, .arg = "L.H", .def = "the most typical", .help = "layer and head for --spans"),
+        CLI_OPTION(
+            "spans-svg", 0, &w.spans_svg, .arg = "FILE",
+            .help =
+                "with --data: draw the begin of the text with its slots, for a head of the lowest, middle and highest layer"),
+        CLI_OPTION("head", 0, &w.head, .arg = "L.H", .def = "the most typical",
+                   .help = "layer and head for --spans and --spans-svg"),
         CLI_OPTION("atlas", 0, &w.atlas, .arg = "FILE",
                    .help =
                        "with --data: a page for a browser (HTML) with maps, positions, and the slots of every head"),
         CLI_OPTION("tokens", 0, &w.tokens, .arg = "N", .min = 1, .max = 1 << 24,
-                   .help = "tokens to read one by one for --spans and --atlas"),
+                   .help = "tokens to read one by one for --spans, --spans-svg and --atlas"),
         CLI_OPTION("ctx", 0, &o.ctx, .arg = "N", .min = 2, .max = 1 << 30, .def = "the model's, at most 2048",
                    .help = "tokens of a window"),
         CLI_OPTION("limit", 0, &o.limit, .arg = "N", .min = 1, .max = HUGE_VAL, .help = "windows to read"),
@@ -416,10 +437,8 @@ int cmd_inspect(int argc, char **argv)
                                    "dmc inspect models/story-dmc4.gguf --data heldout.txt --spans --atlas atlas.html"},
         argc, argv);
     o.no_color = w.no_color;
-    if ((w.svg || w.atlas || w.spans) && !data.n)
-        cli_usage("--%s needs a text to show the compression of: --data FILE", w.svg     ? "svg"
-                                                                               : w.atlas ? "atlas"
-                                                                                         : "spans");
+    const char *shows = w.svg ? "svg" : w.atlas ? "atlas" : w.spans_svg ? "spans-svg" : w.spans ? "spans" : NULL;
+    if (shows && !data.n) cli_usage("--%s needs a text to show the compression of: --data FILE", shows);
     dmc_checkpoint *c;
     cli_check(dmc_checkpoint_open(&c, path));
     json_t *object = w.json ? model_json(c) : NULL;
