@@ -57,6 +57,19 @@ void atlas_free(atlas *a);
 double atlas_begin_rate(int64_t begins, int64_t settled);
 /* The shared slots of heads [from, to) together. */
 atlas_shared atlas_shared_of(const atlas *a, int from, int to);
+/* Slots that begin where a regular expression matches: at the token that holds the first byte of a match, or of its first group. */
+typedef struct {
+    int64_t tokens;            /* that are looked at, each in every head */
+    int64_t *settled, *begins; /* [n_layers] of them, over the layer's heads */
+} atlas_at_result;
+/* pattern: an extended regular expression of POSIX, in which lines end at line ends. DMC_ERR_ARG: it is none. */
+dmc_status atlas_at(atlas_at_result *out, const atlas *a, const char *pattern);
+dmc_status atlas_at_check(const char *pattern);
+void atlas_at_free(atlas_at_result *r);
+/* Of layers [from, to): the share of these tokens that begin a slot, and that against the share of all tokens; NAN: nothing has settled. */
+double atlas_at_rate(const atlas_at_result *r, int from, int to);
+double atlas_at_against(const atlas_at_result *r, const atlas *a, int from, int to);
+
 /* Of heads [from, to), the one whose share of slots is nearest to that of all of them. */
 int atlas_typical_head(const atlas *a, int from, int to);
 /* The first tokens of the text, in about n_bytes, with the slots of one head: [in brackets], or coloured in turn. */

@@ -228,7 +228,7 @@ static int terminal_columns(void)
 
 /* What is wanted beside the file's facts. */
 typedef struct {
-    const char *svg, *atlas, *spans_svg, *head;
+    const char *svg, *atlas, *spans_svg, *head, *at;
     bool json, spans, no_color;
     int64_t tokens;
 } wishes;
@@ -250,6 +250,30 @@ static void put_weights(json_t *o, const atlas *a)
         json_push(layers, layer);
     }
     json_put(o, "layers_shared", layers);
+}
+
+static void put_at_rates(json_t *o, const atlas_at_result *r, const atlas *a, int from, int to)
+{
+    json_put_real(o, "begin_rate", atlas_at_rate(r, from, to));
+    json_put_real(o, "against_all", atlas_at_against(r, a, from, to));
+}
+
+static void put_at(json_t *o, const atlas *a, const char *pattern)
+{
+    json_t *at = json_new_object(), *layers = json_new_array();
+    atlas_at_result r;
+    cli_check(atlas_at(&r, a, pattern));
+    json_put_string(at, "regex", pattern);
+    json_put_int(at, "tokens", r.tokens);
+    put_at_rates(at, &r, a, 0, a->n_layers);
+    for (int il = 0; il < a->n_layers; il++) {
+        json_t *layer = json_new_object();
+        put_at_rates(layer, &r, a, il, il + 1);
+        json_push(layers, layer);
+    }
+    json_put(at, "layers", layers);
+    json_put(o, "at", at);
+    atlas_at_free(&r);
 }
 
 static void put_atlas(json_t *o, const atlas *a)
@@ -299,6 +323,20 @@ static void print_weights(const atlas *a)
     }
 }
 
+static void print_at(const atlas *a, const char *pattern)
+{
+    atlas_at_result r;
+    cli_check(atlas_at(&r, a, pattern));
+    printf("\nwhere '%s' matches, %lld tokens: begin a slot  against all\n", pattern, (long long)r.tokens);
+    for (int il = -1; il < a->n_layers && r.tokens; il++) {
+        const int from = il < 0 ? 0 : il, to = il < 0 ? a->n_layers : il + 1;
+        char name[32];
+        snprintf(name, sizeof name, il < 0 ? "all heads" : "layer %d", il);
+        printf("%21s %25.1f %% %11.2fx\n", name, 100 * atlas_at_rate(&r, from, to), atlas_at_against(&r, a, from, to));
+    }
+    atlas_at_free(&r);
+}
+
 static void print_spans(const atlas *a, const wishes *w)
 {
     int head = chosen_head(a, w->head);
@@ -312,6 +350,7 @@ static void print_spans(const atlas *a, const wishes *w)
         printf("           %-16s %7lld  %10.1f %%  %10.2fx\n", atlas_place_names[i],
                (long long)(a->settled_at[i] / (a->n_layers * a->n_heads)), 100 * rate, all > 0 ? rate / all : 0);
     }
+    if (w->at) print_at(a, w->at);
     if (a->weighs) print_weights(a);
 }
 
@@ -377,6 +416,7 @@ static void inspect_text(json_t *object, const char *path, const cli_list *data,
     eval_protocol_text(protocol, sizeof protocol, &r.windows, &so);
     if (w->json) put_heads(object, &h, &r, protocol);
     if (w->json && a.n) put_atlas(object, &a);
+    if (w->json && w->at) put_at(object, &a, w->at);
     draw(&h, &r, path, w, &a);
     if (!w->json && w->spans) print_spans(&a, w);
     if (!w->json) printf("\n%s\n", protocol);
@@ -411,6 +451,10 @@ int cmd_inspect(int argc, char **argv)
                 "with --data: draw the begin of the text with its slots, for a head of the lowest, middle and highest layer"),
         CLI_OPTION("head", 0, &w.head, .arg = "L.H", .def = "the most typical",
                    .help = "layer and head for --spans and --spans-svg"),
+        CLI_OPTION(
+            "at", 0, &w.at, .arg = "REGEX",
+            .help =
+                "with --spans: how often slots begin where this extended regular expression, or its first group, matches"),
         CLI_OPTION("atlas", 0, &w.atlas, .arg = "FILE",
                    .help =
                        "with --data: a page for a browser (HTML) with maps, positions, and the slots of every head"),
@@ -437,6 +481,8 @@ int cmd_inspect(int argc, char **argv)
                                    "dmc inspect models/story-dmc4.gguf --data heldout.txt --spans --atlas atlas.html"},
         argc, argv);
     o.no_color = w.no_color;
+    if (w.at && !w.spans) cli_usage("--at belongs to --spans");
+    if (w.at && atlas_at_check(w.at) != DMC_OK) cli_usage("--at: %s", dmc_last_error());
     const char *shows = w.svg ? "svg" : w.atlas ? "atlas" : w.spans_svg ? "spans-svg" : w.spans ? "spans" : NULL;
     if (shows && !data.n) cli_usage("--%s needs a text to show the compression of: --data FILE", shows);
     dmc_checkpoint *c;
