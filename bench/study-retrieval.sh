@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The study on retrieval: the shipped story model learns to look up pairs of a JSON object in a minute; then the main rows, judged by how many values they
-# find. Needs no data but what it writes itself; about 40 minutes on two free cores. What is there is kept: after a kill the same command goes on.
+# find. Needs no data but what it writes itself; three quarters of an hour on two free cores. What is there is kept: after a kill the same command goes on.
 #   bench/study-retrieval.sh [OUT]      default build/study-retrieval; report: OUT/table/report.html
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
