@@ -29,7 +29,7 @@ common=(--documents separate --weight-decay 0 --overwrite)
     --lr 0.002 -o story.gguf
 "$dmc" convert story.gguf "$here/story.gguf" --type f16 --overwrite
 
-# Its compressed self: the default recipe.
+# Its compressed self: the default recipe, but with the published hinge.
 "$dmc" retrofit story.gguf --data story.txt --held-out held.txt --cr 4 --steer 0 --documents separate --ctx 576 --batch 7 --steps 480 --overwrite \
     -o story-dmc4.gguf
 "$dmc" convert story-dmc4.gguf "$here/story-dmc4.gguf" --type f16 --overwrite

@@ -42,7 +42,8 @@ static dmc_status spell(atlas *a, const dmc_engine *e, int64_t begin, int64_t en
     for (int64_t t = begin; t < end; t++) {
         size_t n = 0;
         DMC_TRY(dmc_detok_push(e, &d, a->ids[t], piece, sizeof piece - 1, &n));
-        piece[dmc_token_is_control(e, a->ids[t]) ? 0 : n] = 0;
+        a->control[t] = dmc_token_is_control(e, a->ids[t]);
+        piece[a->control[t] ? 0 : n] = 0;
         a->text[t] = dmc_strdup(piece);
         if (!a->text[t]) return dmc_fail(DMC_ERR_MEMORY, "out of memory for the text");
         a->place[t] = (uint8_t)place_of(before, piece);
@@ -107,8 +108,9 @@ static void count(atlas *a)
     a->n_bins = a->ctx < ATLAS_BINS ? a->ctx : ATLAS_BINS;
     for (int64_t h = 0; h < H; h++) {
         int64_t settled = 0, begins = 0;
-        for (int64_t t = 0; t < a->n; t++) {
-            int bin = (int)(t % a->ctx * a->n_bins / a->ctx), state = a->state[t * H + h],
+        for (int64_t t = 0, i = 0; t < a->n; t++) {
+            while (t >= a->window[i + 1]) i++;
+            int bin = (int)((t - a->window[i]) * a->n_bins / a->ctx), state = a->state[t * H + h],
                 begin = state == ATLAS_BEGINS;
             if (state == ATLAS_RECENT) continue;
             settled++;
@@ -129,6 +131,7 @@ static dmc_status make_room(atlas *a)
     size_t n = (size_t)a->n, H = (size_t)a->n_layers * (size_t)a->n_heads, all;
     if (!dmc_mul(&all, n, H)) return dmc_fail(DMC_ERR_ARG, "too many tokens for an atlas of %zu heads", H);
     DMC_TRY(dmc_array(&a->ids, n, sizeof *a->ids));
+    DMC_TRY(dmc_array(&a->control, n, sizeof *a->control));
     DMC_TRY(dmc_array(&a->text, n, sizeof(char *)));
     DMC_TRY(dmc_array(&a->place, n, 1));
     DMC_TRY(dmc_array(&a->state, all, 1));
@@ -137,36 +140,63 @@ static dmc_status make_room(atlas *a)
     return dmc_array(&a->begin_share, H, sizeof *a->begin_share);
 }
 
+/* The i-th window; packed, behind the last one, what is left of the stream. n 0: no more. */
+static eval_window window_at(const eval_windows *all, const eval_tokens *stream, size_t i)
+{
+    if (i >= all->n && all->protocol != EVAL_PACKED) return (eval_window){0};
+    eval_window w = eval_window_of(all, stream, i);
+    const size_t left = w.at < stream->n ? stream->n - w.at : 0;
+    if (w.n > left) w.n = left;
+    return w;
+}
+
+/* Windows until they have n_tokens of the stream, the last one cut off there: how many, and where each begins in the atlas. */
+static dmc_status lay_out(atlas *a, const eval_windows *all, const eval_tokens *stream, int64_t n_tokens)
+{
+    const size_t most = all->n + 1;
+    int64_t left = n_tokens;
+    DMC_TRY(dmc_array(&a->window, most + 1, sizeof *a->window));
+    for (size_t i = 0; i < most && left > 0; i++) {
+        const eval_window w = window_at(all, stream, i);
+        if (!w.n) break;
+        const int64_t n = (int64_t)w.n < left ? (int64_t)w.n : left;
+        left -= n;
+        a->n += w.front + n;
+        a->window[++a->n_windows] = a->n;
+    }
+    return DMC_OK;
+}
+
 dmc_status atlas_read(atlas *out, dmc_engine *e, const eval_tokens *stream, const eval_options *o, int64_t n_tokens)
 {
     const dmc_info *info = dmc_engine_info(e);
     atlas a = {.n_layers = info->n_layers, .n_heads = info->n_kv_heads};
     reading *heads = NULL;
-    int64_t bos = info->bos >= 0;
+    eval_windows all;
     dmc_session_options so;
     dmc_session *s = NULL;
     progress bar = {0};
     dmc_status status;
     *out = a;
     DMC_TRY(eval_prepare(&so, e, o));
-    a.ctx = so.n_ctx;
+    DMC_TRY(eval_windows_cut(&all, stream, info, o->protocol, so.n_ctx, 0, 0));
+    a.ctx = all.ctx;
+    a.evicts = so.policy.kind == DMC_POLICY_DMS;
     a.weighs = so.policy.window == 0 && (so.policy.kind == DMC_POLICY_DMC || so.policy.kind == DMC_POLICY_FMP);
-    int64_t body = a.ctx - bos, text = (int64_t)stream->n < n_tokens ? (int64_t)stream->n : n_tokens;
-    a.n_windows = (int)((text + body - 1) / body);
-    a.n = text + a.n_windows * bos;
-    if (text < 1) return dmc_fail(DMC_ERR_ARG, "the text has no tokens");
+    DMC_GOTO(lay_out(&a, &all, stream, n_tokens));
     progress_start(&bar, &(progress_options){.title = "atlas",
                                              .total = a.n_windows,
                                              .unit = "tok",
-                                             .per_item = a.ctx,
+                                             .per_item = (double)a.n / a.n_windows,
                                              .quiet = o->quiet,
                                              .no_color = o->no_color});
     DMC_GOTO(make_room(&a));
     DMC_GOTO(dmc_array(&heads, (size_t)a.n_layers * (size_t)a.n_heads, sizeof *heads));
     for (int i = 0; i < a.n_windows; i++) {
-        int64_t begin = (int64_t)i * a.ctx, end = begin + a.ctx < a.n ? begin + a.ctx : a.n;
-        if (bos) a.ids[begin] = info->bos;
-        memcpy(a.ids + begin + bos, stream->ids + i * body, (size_t)(end - begin - bos) * sizeof *a.ids);
+        const int64_t begin = a.window[i], end = a.window[i + 1];
+        eval_window w = window_at(&all, stream, (size_t)i);
+        w.n = (size_t)(end - begin) - w.front;
+        eval_window_ids(&all, &w, stream, a.ids + begin);
         DMC_GOTO(spell(&a, e, begin, end));
         DMC_GOTO(dmc_session_create(&s, e, &so));
         DMC_GOTO(read_window(&a, s, so.policy.delay, begin, end, heads));
@@ -187,7 +217,9 @@ done:
 void atlas_free(atlas *a)
 {
     for (int64_t t = 0; a->text && t < a->n; t++) dmc_free(a->text[t]);
+    dmc_free(a->window);
     dmc_free(a->ids);
+    dmc_free(a->control);
     dmc_free(a->text);
     dmc_free(a->place);
     dmc_free(a->state);
@@ -228,7 +260,7 @@ void atlas_terminal(const atlas *a, int head, size_t n_bytes, FILE *out, bool co
     int64_t H = (int64_t)a->n_layers * a->n_heads;
     bool open = false;
     int turn = 0;
-    for (int64_t t = 0; t < a->n && t < a->ctx; t++) {
+    for (int64_t t = 0; t < a->window[1]; t++) {
         int state = a->state[t * H + head];
         if (state != ATLAS_JOINS) { /* ends what was open */
             if (n_bytes == 0) break;

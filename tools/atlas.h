@@ -33,11 +33,14 @@ typedef struct {
 
 typedef struct {
     int n_layers, n_heads, ctx, n_windows;
-    int64_t n;            /* tokens, window after window of ctx; the last may be shorter */
+    int64_t n;            /* tokens, window after window of at most ctx */
+    int64_t *window;      /* [n_windows + 1] where each begins; n */
     int32_t *ids;         /* [n] */
+    bool *control;        /* [n] begin or end of text and the like: adds no text */
     char **text;          /* [n] what each adds to the text, UTF-8 */
     uint8_t *place;       /* [n] atlas_place */
     uint8_t *state;       /* [n][n_layers * n_heads] atlas_state */
+    bool evicts;          /* a token that joins takes the slot's place: nothing is shared */
     bool weighs;          /* slots are averages of whole runs, and what follows is known */
     uint8_t *weight;      /* [n][n_layers * n_heads] importance of a settled token in tenths, at most 9 */
     atlas_shared *shared; /* [n_layers * n_heads] */
@@ -49,7 +52,8 @@ typedef struct {
     double *begin_share;                                   /* [n_layers * n_heads] of its settled tokens */
 } atlas;
 
-/* Reads at most n_tokens of the stream one by one, in windows as eval_ppl cuts them, and looks at the heads after each. */
+/* Reads at most n_tokens of the stream one by one, in windows or documents as eval_windows cuts them (EVAL_PACKED or EVAL_SEPARATE; what is left
+ * behind the last packed window is one more), and looks at the heads after each. */
 dmc_status atlas_read(atlas *out, dmc_engine *e, const eval_tokens *stream, const eval_options *o, int64_t n_tokens);
 void atlas_free(atlas *a);
 
@@ -59,10 +63,11 @@ double atlas_begin_rate(int64_t begins, int64_t settled);
 atlas_shared atlas_shared_of(const atlas *a, int from, int to);
 /* Slots that begin where a regular expression matches: at the token that holds the first byte of a match, or of its first group. */
 typedef struct {
-    int64_t tokens;            /* that are looked at, each in every head */
-    int64_t *settled, *begins; /* [n_layers] of them, over the layer's heads */
+    int64_t tokens;            /* that have settled, each looked at in every head */
+    int64_t *settled, *begins; /* [n_layers] over the layer's heads */
 } atlas_at_result;
-/* pattern: an extended regular expression of POSIX, in which lines end at line ends. DMC_ERR_ARG: it is none. */
+/* pattern: an extended regular expression of POSIX; lines end at line ends and at begins and ends of text. DMC_ERR_ARG: it is none. The caller
+ * frees out with atlas_at_free. */
 dmc_status atlas_at(atlas_at_result *out, const atlas *a, const char *pattern);
 dmc_status atlas_at_check(const char *pattern);
 void atlas_at_free(atlas_at_result *r);
@@ -74,7 +79,7 @@ double atlas_at_against(const atlas_at_result *r, const atlas *a, int from, int 
 int atlas_typical_head(const atlas *a, int from, int to);
 /* The first tokens of the text, in about n_bytes, with the slots of one head: [in brackets], or coloured in turn. */
 void atlas_terminal(const atlas *a, int head, size_t n_bytes, FILE *out, bool color);
-/* The begin of the text with the slots of these heads, one below the other, as SVG. Atomic; DMC_ERR_ARG where nothing has settled. */
+/* The beginning of the text with the slots of these heads, one below the other, as SVG. Atomic; DMC_ERR_ARG where nothing has settled. */
 dmc_status atlas_svg(const atlas *a, const int *heads, int n_heads, const char *title, const char *path);
 /* A page for a browser, with everything in it: maps of the heads, curve, and the text with the slots of any head. Atomic. */
 dmc_status atlas_page(const atlas *a, const picture *maps, const char *path);

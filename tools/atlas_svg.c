@@ -1,7 +1,6 @@
 /* The text with its slots as a picture: a panel for a head, slots in two colours in turn, tokens the darker the more they weigh. */
 #include "atlas.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { COLUMNS = 96, CELL = 8, LINE = 22, LEFT = 16, TOP = 52, HEAD = 26, GAP = 14 };
@@ -30,13 +29,16 @@ static void piece(pen *p, const char *text, size_t n, int columns)
     const double x = LEFT + p->column * CELL, y = p->top + p->line * LINE;
     p->column += columns;
     if (!p->w || !columns) return;
+    if (p->edge) p->turn++; /* not before something is drawn: two slots that stand side by side differ */
     if (p->shade >= 0)
         dmc_writef(p->w, "<rect x=\"%g\" y=\"%g\" width=\"%d\" height=\"%d\" class=\"%c\" fill-opacity=\"%.2g\"/>\n", x,
                    y - 15, columns * CELL, LINE - 3, "ab"[p->turn % 2], 0.15 + 0.07 * p->shade);
     if (p->edge) dmc_writef(p->w, "<path d=\"M%g %gv%d\" class=\"edge\"/>\n", x + 0.5, y - 15, LINE - 3);
     p->edge = false;
     snprintf(one, sizeof one, "%.*s", (int)n, text);
-    dmc_writef(p->w, "<text x=\"%g\" y=\"%g\" textLength=\"%d\" xml:space=\"preserve\">", x, y, columns * CELL);
+    dmc_writef(p->w,
+               "<text x=\"%g\" y=\"%g\" textLength=\"%d\" lengthAdjust=\"spacingAndGlyphs\" xml:space=\"preserve\">", x,
+               y, columns * CELL);
     picture_escape(p->w, one);
     dmc_writef(p->w, "</text>\n");
 }
@@ -67,14 +69,14 @@ static void token(pen *p, const char *text)
 static int panel(dmc_writer *w, const atlas *a, int head, int64_t n_tokens, double top)
 {
     const int64_t H = (int64_t)a->n_layers * a->n_heads;
-    pen p = {.w = w, .top = top + HEAD + 14, .turn = -1};
+    pen p = {.w = w, .top = top + HEAD + 14, .turn = 1};
     if (w)
         dmc_writef(w, "<text x=\"%d\" y=\"%g\" class=\"h\">layer %d, head %d: %.1f tokens a slot</text>\n", LEFT,
                    top + HEAD - 10, head / a->n_heads, head % a->n_heads, 1 / a->begin_share[head]);
     for (int64_t t = 0; t < n_tokens; t++) {
         const int state = a->state[t * H + head];
-        if (state == ATLAS_BEGINS) p.turn++, p.edge = true;
-        p.shade = state == ATLAS_RECENT || p.turn < 0 ? -1 : a->weighs ? a->weight[t * H + head] : 5;
+        if (state == ATLAS_BEGINS) p.edge = true;
+        p.shade = state == ATLAS_RECENT ? -1 : a->weighs ? a->weight[t * H + head] : 5;
         token(&p, a->text[t]);
     }
     return p.line + (p.column > 0);
@@ -85,7 +87,7 @@ static int64_t tokens_of(const atlas *a, size_t n_bytes)
 {
     const int64_t H = (int64_t)a->n_layers * a->n_heads;
     int64_t t = 0;
-    for (size_t n = 0; t < a->n && t < a->ctx && n < n_bytes; t++) {
+    for (size_t n = 0; t < a->window[1] && n < n_bytes; t++) {
         for (int64_t h = 0; h < H; h++)
             if (a->state[t * H + h] == ATLAS_RECENT) return t;
         n += strlen(a->text[t]);
@@ -114,10 +116,10 @@ dmc_status atlas_svg(const atlas *a, const int *heads, int n_heads, const char *
         width, height, width, height);
     dmc_writef(w, "<text x=\"%d\" y=\"24\" class=\"t\">", LEFT);
     picture_escape(w, title);
-    dmc_writef(
-        w,
-        "</text>\n<text x=\"%d\" y=\"42\" class=\"s\">a bar: a slot begins; tokens of one colour share it%s</text>\n",
-        LEFT, a->weighs ? ", the darker the more they weigh" : "");
+    dmc_writef(w, "</text>\n<text x=\"%d\" y=\"42\" class=\"s\">a bar: a slot begins; %s</text>\n", LEFT,
+               a->evicts   ? "of the tokens of one colour it keeps the newest"
+               : a->weighs ? "tokens of one colour share it, the darker the more they weigh"
+                           : "tokens of one colour share it");
     height = TOP;
     for (int i = 0; i < n_heads; i++) height += HEAD + GAP + panel(w, a, heads[i], n, height) * LINE;
     dmc_writef(w, "</svg>\n");

@@ -239,8 +239,8 @@ static void limits_in_child(dmc_limits limits[2], const bench_setup *s)
     close(ends[0]);
     while (waitpid(child, &how, 0) < 0 && errno == EINTR) continue;
     if (!whole && WIFSIGNALED(how))
-        cli_die("free some memory, or allow this group more", "the limits of the machine: ended by signal %d (%s)",
-                WTERMSIG(how), strsignal(WTERMSIG(how)));
+        cli_die("free some memory, or allow this memory cgroup more",
+                "the limits of the machine: ended by signal %d (%s)", WTERMSIG(how), strsignal(WTERMSIG(how)));
     if (!whole) exit(1); /* the reason was printed */
 }
 

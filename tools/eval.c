@@ -196,8 +196,8 @@ int cmd_eval(int argc, char **argv)
         CLI_OPTION(
             "ctx", 0, &c.eval.ctx, .arg = "N", .min = 2, .max = 1 << 30, .def = "the model's, at most 2048",
             .help =
-                "tokens of a window (ppl, kld), that are read of a document (separate, recall), or that a prompt may have: "
-                "the model's context (benchmarks)"),
+                "tokens of a window (ppl, kld), at most of a document (separate, recall) or of a prompt (benchmarks: the model's "
+                "context)"),
         CLI_OPTION(
             "limit", 0, &c.eval.limit, .arg = "N", .min = 1, .max = HUGE_VAL, .def = "all",
             .help =

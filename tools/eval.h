@@ -83,8 +83,8 @@ typedef struct {
     uint64_t reference_bytes; /* its caches, summed */
     double seconds;
 } eval_kld_result;
-/* e, with the cache that o asks for, against `reference`, whose cache keeps every token, in the windows
- * of eval_ppl. */
+/* e, with the cache that o asks for, against `reference`, whose cache keeps every token; stream and windows
+ * as for eval_ppl. */
 dmc_status eval_kld(eval_kld_result *out, dmc_engine *e, dmc_engine *reference, const eval_tokens *stream,
                     const eval_options *o);
 

@@ -44,7 +44,8 @@ void eval_window_ids(const eval_windows *windows, const eval_window *w, const ev
 static dmc_status lay_out(eval_windows *out, const eval_tokens *stream, int stride)
 {
     const size_t head = out->protocol == EVAL_PACKED && out->bos >= 0;
-    size_t ctx = (size_t)out->ctx;
+    const int asked = out->ctx;
+    size_t ctx = (size_t)asked;
     if (out->protocol == EVAL_PACKED || out->protocol == EVAL_SLIDING) {
         if (stream->n + head < ctx) ctx = stream->n + head;
         if (ctx < 2) return dmc_fail(DMC_ERR_ARG, "the text has one token: there is nothing to predict");
@@ -60,8 +61,8 @@ static dmc_status lay_out(eval_windows *out, const eval_tokens *stream, int stri
     case EVAL_HALVES: out->n = stream->n / (ctx - head); break;
     case EVAL_SEPARATE: out->n = stream->n_documents; break;
     case EVAL_SLIDING:
-        if (out->stride > out->ctx)
-            return dmc_fail(DMC_ERR_ARG, "--stride %d: a window has %d tokens", out->stride, out->ctx);
+        if (out->stride > asked)
+            return dmc_fail(DMC_ERR_ARG, "--stride %d: a window has %d tokens", out->stride, asked);
         out->n = 1 + (stream->n - ctx + (size_t)out->stride - 1) / (size_t)out->stride;
         break;
     }

@@ -302,14 +302,13 @@ static void put_atlas(json_t *o, const atlas *a)
 }
 
 /* "L.H" */
-static int chosen_head(const atlas *a, const char *text)
+static int chosen_head(const char *text, int n_layers, int n_heads)
 {
     int layer, head, end = 0;
-    if (!text) return atlas_typical_head(a, 0, a->n_layers * a->n_heads);
-    if (sscanf(text, "%d.%d%n", &layer, &head, &end) != 2 || text[end] || layer < 0 || head < 0 ||
-        layer >= a->n_layers || head >= a->n_heads)
-        cli_usage("--head %s: want LAYER.HEAD, from 0.0 to %d.%d", text, a->n_layers - 1, a->n_heads - 1);
-    return layer * a->n_heads + head;
+    if (sscanf(text, "%d.%d%n", &layer, &head, &end) != 2 || text[end] || layer < 0 || head < 0 || layer >= n_layers ||
+        head >= n_heads)
+        cli_usage("--head %s: want LAYER.HEAD, from 0.0 to %d.%d", text, n_layers - 1, n_heads - 1);
+    return layer * n_heads + head;
 }
 
 /* How far slots are averages, and how far a choice. */
@@ -339,7 +338,8 @@ static void print_at(const atlas *a, const char *pattern)
 
 static void print_spans(const atlas *a, const wishes *w)
 {
-    int head = chosen_head(a, w->head);
+    const int H = a->n_layers * a->n_heads,
+              head = w->head ? chosen_head(w->head, a->n_layers, a->n_heads) : atlas_typical_head(a, 0, H);
     printf("\nslots of layer %d, head %d (%.0f %% of its tokens begin one)\n", head / a->n_heads, head % a->n_heads,
            100 * a->begin_share[head]);
     atlas_terminal(a, head, 600, stdout, terminal_columns() && !w->no_color);
@@ -359,18 +359,18 @@ static dmc_status draw_spans(const atlas *a, const char *path, const wishes *w)
 {
     const int layers[] = {0, a->n_layers / 2, a->n_layers - 1};
     int drawn[3], n = 0;
-    char title[160];
-    snprintf(title, sizeof title, "%.100s: what shares a slot", path);
+    char title[4200];
+    snprintf(title, sizeof title, "%s: what shares a slot", path);
     for (int i = 0; i < 3 && !w->head; i++)
         if (!n || layers[i] != drawn[n - 1] / a->n_heads)
             drawn[n++] = atlas_typical_head(a, layers[i] * a->n_heads, (layers[i] + 1) * a->n_heads);
-    if (w->head) drawn[n++] = chosen_head(a, w->head);
+    if (w->head) drawn[n++] = chosen_head(w->head, a->n_layers, a->n_heads);
     return atlas_svg(a, drawn, n, title, w->spans_svg);
 }
 
 static void draw(const heads *h, const eval_ppl_result *r, const char *path, const wishes *w, const atlas *a)
 {
-    char title[160], subtitle[200];
+    char title[4200], subtitle[200];
     double most = 2;
     int columns = terminal_columns();
     for (int i = 0; i < h->n_layers * h->n_heads; i++) most = h->cr[i] > most ? h->cr[i] : most;
@@ -387,7 +387,7 @@ static void draw(const heads *h, const eval_ppl_result *r, const char *path, con
                        .n_heads = h->n_heads,
                        .maps = maps,
                        .n_maps = 2};
-    snprintf(title, sizeof title, "%.100s: CR %.2f", path, eval_cache_cr(&r->cache));
+    snprintf(title, sizeof title, "%s: CR %.2f", path, eval_cache_cr(&r->cache));
     snprintf(subtitle, sizeof subtitle, "layers down, KV heads across; %lld windows of %d tokens, nll %.4f",
              (long long)r->cache.n, r->windows.ctx, eval_ppl_nll(r));
     if (!w->json) putchar('\n');
@@ -409,7 +409,8 @@ static void inspect_text(json_t *object, const char *path, const cli_list *data,
     eval_ppl_result r;
     cli_check(dmc_engine_open(&e, path, engine));
     cli_check(eval_prepare(&so, e, o));
-    cli_check(eval_read_files(&stream, e, data->items, data->n));
+    if (w->head) (void)chosen_head(w->head, dmc_engine_info(e)->n_layers, dmc_engine_info(e)->n_kv_heads);
+    cli_check(eval_read_stream(&stream, e, data->items, data->n, o->protocol));
     measure(&h, &r, e, &stream, o);
     if (w->atlas || w->spans || w->spans_svg) cli_check(atlas_read(&a, e, &stream, o, w->tokens));
     eval_tokens_free(&stream);
@@ -448,8 +449,8 @@ int cmd_inspect(int argc, char **argv)
         CLI_OPTION(
             "spans-svg", 0, &w.spans_svg, .arg = "FILE",
             .help =
-                "with --data: draw the begin of the text with its slots, for a head of the lowest, middle and highest layer"),
-        CLI_OPTION("head", 0, &w.head, .arg = "L.H", .def = "the most typical",
+                "with --data: draw the beginning of the text with its slots, for a head of the lowest, middle and highest layer"),
+        CLI_OPTION("head", 0, &w.head, .arg = "L.H", .def = "the most typical ones",
                    .help = "layer and head for --spans and --spans-svg"),
         CLI_OPTION(
             "at", 0, &w.at, .arg = "REGEX",
@@ -460,9 +461,11 @@ int cmd_inspect(int argc, char **argv)
                        "with --data: a page for a browser (HTML) with maps, positions, and the slots of every head"),
         CLI_OPTION("tokens", 0, &w.tokens, .arg = "N", .min = 1, .max = 1 << 24,
                    .help = "tokens to read one by one for --spans, --spans-svg and --atlas"),
+        CLI_OPTION("protocol", 0, &o.protocol, .choices = "packed|separate",
+                   .help = "documents one after the other in windows, or each alone; as the model was trained"),
         CLI_OPTION("ctx", 0, &o.ctx, .arg = "N", .min = 2, .max = 1 << 30, .def = "the model's, at most 2048",
-                   .help = "tokens of a window"),
-        CLI_OPTION("limit", 0, &o.limit, .arg = "N", .min = 1, .max = HUGE_VAL, .help = "windows to read"),
+                   .help = "tokens of a window, or at most of a document"),
+        CLI_OPTION("limit", 0, &o.limit, .arg = "N", .min = 1, .max = HUGE_VAL, .help = "windows or documents to read"),
         CLI_OPTION("kernels", 0, &kernels, .help = "also tell which CPU kernels run here"),
         CLI_ENGINE_OPTIONS(engine),
         CLI_OPTION("json", 0, &w.json, .help = "print one JSON object"),
@@ -471,17 +474,20 @@ int cmd_inspect(int argc, char **argv)
         {0}};
     const cli_operand operands[] = {CLI_MODEL_OPERAND(&path), {0}};
     cli_parse(
-        &(cli_command){.options = options,
-                       .operands = operands,
-                       .about =
-                           "Shows the architecture of a model and how it compresses its cache. With a text, the model "
-                           "reads it, and a map shows the compression that each layer and KV head chose.",
-                       .examples = "dmc inspect models/story-dmc4.gguf\n"
-                                   "dmc inspect models/story-dmc4.gguf --data heldout.txt --svg heads.svg\n"
-                                   "dmc inspect models/story-dmc4.gguf --data heldout.txt --spans --atlas atlas.html"},
+        &(cli_command){
+            .options = options,
+            .operands = operands,
+            .about = "Shows the architecture of a model and how it compresses its cache. With a text, the model "
+                     "reads it, and a map shows the compression that each layer and KV head chose.",
+            .examples =
+                "dmc inspect models/story-dmc4.gguf\n"
+                "dmc inspect models/story-dmc4.gguf --data heldout.txt --svg heads.svg\n"
+                "dmc inspect models/story-dmc4.gguf --data heldout.txt --spans --at 'the [a-z]+ ([A-Z][a-z]+)'\n"
+                "dmc inspect models/story-dmc4.gguf --data heldout.txt --spans-svg spans.svg --atlas atlas.html"},
         argc, argv);
     o.no_color = w.no_color;
     if (w.at && !w.spans) cli_usage("--at belongs to --spans");
+    if (w.head && !w.spans && !w.spans_svg) cli_usage("--head belongs to --spans and --spans-svg");
     if (w.at && atlas_at_check(w.at) != DMC_OK) cli_usage("--at: %s", dmc_last_error());
     const char *shows = w.svg ? "svg" : w.atlas ? "atlas" : w.spans_svg ? "spans-svg" : w.spans ? "spans" : NULL;
     if (shows && !data.n) cli_usage("--%s needs a text to show the compression of: --data FILE", shows);

@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "cli_page.h"
 #include "commands.h"
+#include "commit.h"
 #include "origin.h"
 
 #include <stdio.h>

@@ -60,6 +60,11 @@ char *study_model_path(const study *s, int cell);
 char *study_result_path(const study *s, int cell, const char *name);
 char *study_log_path(const study *s, int cell, const char *name);
 
+/* The file beside a result that says which command made it, on which machine, from which commit; what stands in it, or NULL: nothing. */
+enum { STUDY_PATH = 4200 };
+void study_record_path(char out[STUDY_PATH], const char *result);
+json_t *study_record(const char *result);
+
 /* What stands at "key", "key.key" or "list.0.key" of a result; NULL: nothing. */
 const json_t *study_find(const json_t *result, const char *key);
 

@@ -332,6 +332,15 @@ char *study_model_path(const study *s, int cell)
     return copy_of(s->base);
 }
 
+void study_record_path(char out[STUDY_PATH], const char *result) { snprintf(out, STUDY_PATH, "%s.command", result); }
+
+json_t *study_record(const char *result)
+{
+    char path[STUDY_PATH];
+    study_record_path(path, result);
+    return json_load_file(path, 0, NULL);
+}
+
 char *study_result_path(const study *s, int cell, const char *name)
 {
     return path_of(s, "results", cell, name, ".json");

@@ -136,13 +136,12 @@ static void csv_text(dmc_writer *w, const char *text)
     dmc_write(w, "\"", 1);
 }
 
-/* What stands beside a result: the command, machine and commit that it was made by; NULL: nothing. */
 static json_t *record_of(const study *s, int cell, const char *name)
 {
-    char *result = study_result_path(s, cell, name), path[4200];
-    snprintf(path, sizeof path, "%s.command", result);
+    char *result = study_result_path(s, cell, name);
+    json_t *record = study_record(result);
     dmc_free(result);
-    return json_load_file(path, 0, NULL);
+    return record;
 }
 
 static const char *text_of(const json_t *record, const char *key)
@@ -162,7 +161,7 @@ static void csv(const study *s, const char *path)
 {
     dmc_writer *w;
     cli_check(dmc_writer_open(&w, path));
-    dmc_writef(w, "row,title,cr,seed,measure,value,bytes,machine,cores,commit,trained_at\n");
+    dmc_writef(w, "row,title,cr,seed,measure,value,bytes,machine,cores,commit,model_commit\n");
     for (int i = 0; i < s->n_cells; i++) {
         const study_cell *c = &s->cells[i];
         const char *name = study_row_name(s, c->row);

@@ -116,14 +116,11 @@ static bool command_at(command *out, const study *s, int i)
 /* ---- what is there ---- */
 
 /* The command that a result was made by stands beside it, and where it was made; written before the command runs. */
-static void record_path(char *out, size_t size, const command *k) { snprintf(out, size, "%s.command", k->result); }
-
 static bool is_recorded(const command *k)
 {
-    char path[4200];
-    record_path(path, sizeof path, k);
-    json_t *was = json_load_file(path, 0, NULL);
-    bool same = was && json_equal(json_object_get(was, "arguments"), k->arguments);
+    json_t *was = study_record(k->result);
+    /* older folders have the arguments alone */
+    const bool same = was && json_equal(json_is_array(was) ? was : json_object_get(was, "arguments"), k->arguments);
     json_decref(was);
     return same;
 }
@@ -133,11 +130,11 @@ static dmc_status record(const command *k)
     const origin here = origin_here();
     json_t *o = json_pack("{s:O, s:s, s:i, s:s}", "arguments", k->arguments, "machine", here.machine, "cores",
                           here.cores, "commit", here.commit);
-    char path[4200], *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+    char path[STUDY_PATH], *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
     dmc_writer *w;
     dmc_status status;
     json_decref(o);
-    record_path(path, sizeof path, k);
+    study_record_path(path, k->result);
     if (!text) return dmc_fail(DMC_ERR_MEMORY, "out of memory");
     status = dmc_writer_open(&w, path);
     if (status == DMC_OK) {
@@ -197,7 +194,7 @@ static dmc_status run(const command *k)
     const char *last = last_argument(k);
     snprintf(out, sizeof out, "%s.tmp", k->result);
     remove(k->result);
-    DMC_TRY(record(k));
+    if (!last || strcmp(last, "--resume") != 0) DMC_TRY(record(k)); /* a training keeps the commit that began it */
     pid_t child = fork();
     if (child < 0) return dmc_fail(DMC_ERR_IO, "cannot start a process: %s", strerror(errno));
     if (child == 0) become(k, last, out);
