@@ -184,7 +184,7 @@ dmc_status atlas_read(atlas *out, dmc_engine *e, const eval_tokens *stream, cons
     a.evicts = so.policy.kind == DMC_POLICY_DMS;
     a.weighs = so.policy.window == 0 && (so.policy.kind == DMC_POLICY_DMC || so.policy.kind == DMC_POLICY_FMP);
     DMC_GOTO(lay_out(&a, &all, stream, n_tokens));
-    progress_start(&bar, &(progress_options){.title = "atlas",
+    progress_start(&bar, &(progress_options){.title = "spans",
                                              .total = a.n_windows,
                                              .unit = "tok",
                                              .per_item = (double)a.n / a.n_windows,
@@ -270,7 +270,7 @@ void atlas_terminal(const atlas *a, int head, size_t n_bytes, FILE *out, bool co
         }
         for (const char *p = a->text[t]; *p; p++) {
             if (*p == '\n') fputs("⏎", out);
-            else fputc(*p, out);
+            else fputc((unsigned char)*p < ' ' || *p == 0x7f ? ' ' : *p, out); /* what a terminal would obey */
         }
         size_t n = strlen(a->text[t]);
         n_bytes = n < n_bytes ? n_bytes - n : 0;

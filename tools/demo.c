@@ -46,7 +46,7 @@ static column measure(dmc_engine *e, const char *name, const cli_list *data, con
     eval_tokens text;
     eval_ppl_result ppl;
     column c;
-    cli_check(eval_read_files(&text, e, data->items, data->n));
+    cli_check(eval_read_stream(&text, e, data->items, data->n, o->protocol));
     c.rate = decode_rate(e, &text);
     cli_check(eval_ppl(&ppl, e, &text, o, NULL, NULL));
     cli_check(eval_recall(recall, e, data->items, data->n, o, EVAL_WINDOW_NONE));
@@ -109,6 +109,7 @@ static void show_table(dmc_engine *const *engines, int n, const cli_list *data, 
     progress bar;
     o.limit = limit;
     o.quiet = true;
+    o.protocol = EVAL_SEPARATE; /* as its models are trained */
     progress_start(&bar, &(progress_options){.title = "measuring", .total = n + 1, .no_color = no_color});
     for (int i = 0; i < n; i++) {
         progress_update(&bar, used, "%s", model_names[i]);

@@ -47,6 +47,10 @@ static void measure_kld(const command *c, dmc_engine *e, const dmc_session_optio
     const char *path = c->reference ? c->reference : c->model;
     cli_check(dmc_engine_open(&reference, path, &plain));
     cli_check(eval_read_stream(&stream, e, c->data.items, c->data.n, c->eval.protocol));
+    if (!c->reference && so->policy.kind == DMC_POLICY_DMC)
+        cli_warn(
+            "%s was retrofitted, so without its merges it is no useful reference: --reference names the model that it was made from",
+            c->model);
     cli_check(eval_kld(&r, e, reference, &stream, &c->eval));
     eval_protocol_text(how, sizeof how, &r.windows, so);
     snprintf(protocol, sizeof protocol,

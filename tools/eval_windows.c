@@ -51,9 +51,10 @@ static dmc_status lay_out(eval_windows *out, const eval_tokens *stream, int stri
         if (ctx < 2) return dmc_fail(DMC_ERR_ARG, "the text has one token: there is nothing to predict");
     }
     if (out->protocol == EVAL_HALVES && (stream->n < ctx || ctx < 4))
-        return dmc_fail(DMC_ERR_ARG,
-                        "a text of %zu tokens and windows of %zu: at least one window, and 4 tokens in it, are needed",
-                        stream->n, ctx);
+        return dmc_fail(
+            DMC_ERR_ARG,
+            "a text of %zu tokens in windows of %zu: this protocol needs a whole window, of 4 tokens or more",
+            stream->n, ctx);
     out->ctx = (int)ctx;
     out->stride = stride ? stride : out->ctx / 2;
     switch (out->protocol) {
@@ -76,10 +77,10 @@ dmc_status eval_windows_cut(eval_windows *out, const eval_tokens *stream, const 
     /* separate documents have their own in front already */
     if (protocol == EVAL_PACKED || (protocol != EVAL_SEPARATE && info->adds_bos)) out->bos = info->bos;
     DMC_TRY(lay_out(out, stream, stride));
-    const size_t all = out->n;
+    out->all = out->n;
     if (limit && out->n > (size_t)limit) out->n = (size_t)limit;
     out->left_out = protocol == EVAL_SLIDING ? 0 : (int64_t)stream->n;
-    for (size_t i = 0; i < all; i++) {
+    for (size_t i = 0; i < out->all; i++) {
         const eval_window w = eval_window_of(out, stream, i);
         const size_t n = eval_window_tokens(&w);
         if (protocol != EVAL_SLIDING) out->left_out -= (int64_t)w.n;
@@ -93,7 +94,7 @@ dmc_status eval_windows_cut(eval_windows *out, const eval_tokens *stream, const 
 
 void eval_windows_describe(const eval_windows *w, char *out, size_t size)
 {
-    const long long n = (long long)w->n, left_out = (long long)w->left_out;
+    const long long n = (long long)w->all, left_out = (long long)w->left_out;
     const bool bos = w->bos >= 0;
     switch (w->protocol) {
     case EVAL_PACKED:
@@ -127,4 +128,6 @@ void eval_windows_describe(const eval_windows *w, char *out, size_t size)
             bos ? " behind a begin of text" : "", n, w->ctx, w->stride);
         break;
     }
+    const size_t length = strlen(out);
+    if (w->n < w->all) snprintf(out + length, size - length, "; of these the first %lld alone", (long long)w->n);
 }

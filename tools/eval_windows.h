@@ -13,7 +13,7 @@ typedef enum {
 
 typedef struct {
     eval_protocol protocol;
-    size_t n;
+    size_t n, all;    /* that are read, and that the text gives: more where there is a limit */
     int ctx;          /* tokens of a window, BOS included; EVAL_SEPARATE: at most */
     int stride;       /* of EVAL_SLIDING */
     int bos;          /* put in front of each, or in place of its first; -1: none */

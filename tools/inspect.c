@@ -397,6 +397,15 @@ static void draw(const heads *h, const eval_ppl_result *r, const char *path, con
     if (w->atlas) cli_check(atlas_page(a, &p, w->atlas));
 }
 
+/* Drawings are not to take the place of what they are drawn from. */
+static void refuse_inputs(const char *out, const char *model, const cli_list *data)
+{
+    if (!out) return;
+    if (cli_same_place(out, model)) cli_die("choose another FILE", "%s: is the model itself", out);
+    for (int i = 0; i < data->n; i++)
+        if (cli_same_place(out, data->items[i])) cli_die("choose another FILE", "%s: is the text itself", out);
+}
+
 static void inspect_text(json_t *object, const char *path, const cli_list *data, const eval_options *o,
                          const dmc_engine_options *engine, const wishes *w)
 {
@@ -407,6 +416,8 @@ static void inspect_text(json_t *object, const char *path, const cli_list *data,
     atlas a = {0};
     eval_tokens stream;
     eval_ppl_result r;
+    const char *const outputs[] = {w->svg, w->spans_svg, w->atlas};
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) refuse_inputs(outputs[i], path, data);
     cli_check(dmc_engine_open(&e, path, engine));
     cli_check(eval_prepare(&so, e, o));
     if (w->head) (void)chosen_head(w->head, dmc_engine_info(e)->n_layers, dmc_engine_info(e)->n_kv_heads);

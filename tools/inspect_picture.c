@@ -116,6 +116,8 @@ void picture_escape(dmc_writer *w, const char *text)
         if (*text == '<') dmc_writef(w, "&lt;");
         else if (*text == '>') dmc_writef(w, "&gt;");
         else if (*text == '&') dmc_writef(w, "&amp;");
+        else if (strncmp(text, "\xef\xbf\xbe", 3) == 0 || strncmp(text, "\xef\xbf\xbf", 3) == 0)
+            text += 2; /* no characters of XML */
         else if ((unsigned char)*text >= ' ') dmc_write(w, text, 1);
     }
 }

@@ -14,6 +14,9 @@ static size_t line_end(const char *text, size_t n, size_t pos)
     return newline ? (size_t)(newline - text) : n;
 }
 
+/* Without the carriage return of a Windows line end. */
+static size_t without_return(const char *line, size_t n) { return n - (n > 0 && line[n - 1] == '\r'); }
+
 static bool parse_question(const char *line, size_t n, size_t *begin, size_t *end)
 {
     if (n < N_QUESTION || memcmp(line, question, N_QUESTION) != 0) return false;
@@ -31,7 +34,7 @@ bool story_next_question(const char *text, size_t n, size_t *pos, size_t *answer
     if (at > 0 && text[at - 1] != '\n') at = line_end(text, n, at) + 1;
     while (at < n) {
         size_t end = line_end(text, n, at);
-        if (parse_question(text + at, end - at, answer_begin, answer_end)) {
+        if (parse_question(text + at, without_return(text + at, end - at), answer_begin, answer_end)) {
             *answer_begin += at;
             *answer_end += at;
             *pos = end;
@@ -51,7 +54,8 @@ bool story_next_document(const char *text, size_t n, size_t *pos, size_t *begin,
         for (*end = n; at < n;) {
             size_t line = at, newline = line_end(text, n, at);
             at = newline < n ? newline + 1 : n;
-            if (newline - line == N_SEPARATOR && memcmp(text + line, separator, N_SEPARATOR) == 0) {
+            if (without_return(text + line, newline - line) == N_SEPARATOR &&
+                memcmp(text + line, separator, N_SEPARATOR) == 0) {
                 *end = line;
                 break;
             }

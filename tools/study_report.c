@@ -213,6 +213,11 @@ static void table(const study *s, dmc_writer *w, const char *open, const char *m
             table_line(s, w, row, ratios[i], open, middle, close, html);
 }
 
+static const char legend[] =
+    "Mean and standard deviation over seeds where there are several. Bytes kept: the cache's bytes, windows, page slack and "
+    "accumulators counted, over those of the reference without compression. Over its control: over the same training without "
+    "compression, of the seeds that both have.";
+
 static void markdown(const study *s, const char *path)
 {
     dmc_writer *w;
@@ -223,11 +228,7 @@ static void markdown(const study *s, const char *path)
     for (int m = measure_of_bytes(s) < 0 ? 0 : -1; m < s->n_measures; m++) dmc_writef(w, "---|");
     dmc_writef(w, "\n");
     table(s, w, "| ", " | ", " |", false);
-    dmc_writef(
-        w,
-        "\nMean and standard deviation over seeds where there are several. Bytes kept: the cache's bytes, windows, page slack and "
-        "accumulators counted, over those of the reference without compression. Over its control: over the same training without "
-        "compression, of the seeds that both have.\n");
+    dmc_writef(w, "\n%s\n", legend);
     cli_check(dmc_writer_commit(w));
 }
 
@@ -248,7 +249,7 @@ static void page(const study *s, const char *path)
     heads(s, w, "<th>", "</th>", true);
     dmc_writef(w, "</tr>\n");
     table(s, w, "<tr><td>", "</td><td>", "</td></tr>", true);
-    dmc_writef(w, "</table>\n");
+    dmc_writef(w, "</table>\n<p>%s</p>\n", legend);
     for (int m = 0; m < s->n_measures; m++) {
         study_curve(s, m, w);
         for (int row = 0; s->measures[m].command && row < (int)json_array_size(s->rows); row++)

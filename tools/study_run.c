@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +21,7 @@ typedef struct {
     char *other;        /* that it reads too: the reference, or NULL */
     char *state;        /* training: there if it was stopped; else NULL */
     const char *value;  /* what the output must have, or NULL */
+    const char *dir;    /* the study's */
     char label[256];
 } command;
 
@@ -48,6 +51,7 @@ static command training_command(const study *s, int cell)
     const study_cell *c = cell >= 0 ? &s->cells[cell] : NULL;
     char *out = study_model_path(s, cell), state[4200], number[32];
     command k = {.arguments = json_array(),
+                 .dir = s->dir,
                  .result = study_result_path(s, cell, "training"),
                  .log = study_log_path(s, cell, "training")};
     snprintf(state, sizeof state, "%s.state", out);
@@ -80,7 +84,8 @@ static command measure_command(const study *s, int cell, int measure)
                  .result = study_result_path(s, cell, m->name),
                  .log = study_log_path(s, cell, m->name),
                  .model = study_model_path(s, cell),
-                 .value = m->value};
+                 .value = m->value,
+                 .dir = s->dir};
     for (size_t i = 0; i < json_array_size(m->command) && s->reference >= 0; i++)
         if (!strcmp(json_string_value(json_array_get(m->command, i)), "$reference") && !k.other)
             k.other = study_model_path(s, study_reference_of(s, cell));
@@ -115,21 +120,35 @@ static bool command_at(command *out, const study *s, int i)
 
 /* ---- what is there ---- */
 
+/* The arguments with DIR/ in the place of the study's folder, so that it may be moved, or named in another way. */
+static json_t *within(const json_t *arguments, const char *dir)
+{
+    json_t *out = json_array();
+    const size_t n = strlen(dir);
+    for (size_t i = 0; i < json_array_size(arguments); i++) {
+        const char *a = json_string_value(json_array_get(arguments, i));
+        const bool inside = a && strncmp(a, dir, n) == 0 && a[n] == '/';
+        json_array_append_new(out, inside ? json_sprintf("DIR%s", a + n) : json_string(a));
+    }
+    return out;
+}
+
 /* The command that a result was made by stands beside it, and where it was made; written before the command runs. */
 static bool is_recorded(const command *k)
 {
-    json_t *was = study_record(k->result);
-    /* older folders have the arguments alone */
-    const bool same = was && json_equal(json_is_array(was) ? was : json_object_get(was, "arguments"), k->arguments);
-    json_decref(was);
+    json_t *was = study_record(k->result), *now = within(k->arguments, k->dir);
+    /* older folders have the arguments alone, with the folder's name in them */
+    json_t *then = within(json_is_array(was) ? was : json_object_get(was, "arguments"), k->dir);
+    const bool same = was && json_equal(then, now);
+    json_decref(was), json_decref(then), json_decref(now);
     return same;
 }
 
 static dmc_status record(const command *k)
 {
     const origin here = origin_here();
-    json_t *o = json_pack("{s:O, s:s, s:i, s:s}", "arguments", k->arguments, "machine", here.machine, "cores",
-                          here.cores, "commit", here.commit);
+    json_t *o = json_pack("{s:o, s:s, s:i, s:s}", "arguments", within(k->arguments, k->dir), "machine", here.machine,
+                          "cores", here.cores, "commit", here.commit);
     char path[STUDY_PATH], *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
     dmc_writer *w;
     dmc_status status;
@@ -168,9 +187,20 @@ static const char *last_argument(const command *k)
 
 /* ---- running ---- */
 
+static volatile sig_atomic_t stopped;
+static volatile pid_t running; /* the command's process; 0: none */
+
+/* For the child too, if it was meant for the study alone; from a terminal it has it already. */
+static void stop(int signal)
+{
+    stopped = signal;
+    if (running > 0) kill(running, signal);
+}
+
 /* The child's side: does not come back. */
 static _Noreturn void become(const command *k, const char *last, const char *out)
 {
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* it does not outlive the study: a training saves its state */
     size_t n = json_array_size(k->arguments);
     const char **argv = dmc_malloc(n + 3, sizeof(char *));
     int fd_out = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666),
@@ -198,8 +228,11 @@ static dmc_status run(const command *k)
     pid_t child = fork();
     if (child < 0) return dmc_fail(DMC_ERR_IO, "cannot start a process: %s", strerror(errno));
     if (child == 0) become(k, last, out);
+    running = child;
+    if (stopped) kill(child, stopped); /* between the fork and here */
     while (waitpid(child, &status, 0) < 0)
         if (errno != EINTR) return dmc_fail(DMC_ERR_IO, "cannot wait for the process: %s", strerror(errno));
+    running = 0;
     if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGTERM)) return DMC_ERR_INTERRUPTED;
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return dmc_fail(DMC_ERR_IO, "it failed; %s says why", k->log);
     json_t *printed = json_load_file(out, 0, &error);
@@ -228,9 +261,6 @@ static void print(const command *k)
     printf("%s%s > %s\n", k->state ? " " : "", k->state ? last_argument(k) : "", k->result);
 }
 
-static volatile sig_atomic_t stopped;
-static void stop(int signal) { stopped = signal; }
-
 static void make_folders(const study *s)
 {
     static const char *const folders[] = {"", "/models", "/results", "/logs"};
@@ -241,11 +271,19 @@ static void make_folders(const study *s)
     }
 }
 
+/* Until the process ends. */
+static void hold(const char *dir)
+{
+    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        cli_die("let it finish, or stop it", "%s: another study is running there", dir);
+}
+
 int study_run(const study *s, bool dry, bool quiet, bool no_color)
 {
     int n = 0, done = 0, failed = 0;
     progress bar;
-    if (!dry) make_folders(s);
+    if (!dry) make_folders(s), hold(s->dir);
     for (int i = 0; i < n_places(s); i++) {
         command k;
         if (!command_at(&k, s, i)) continue;
@@ -256,7 +294,6 @@ int study_run(const study *s, bool dry, bool quiet, bool no_color)
         command_free(&k);
     }
     if (dry) return 0;
-    /* A child that is interrupted from the terminal ends by itself; the study then ends behind it. */
     sigaction(SIGINT, &(struct sigaction){.sa_handler = stop}, NULL);
     sigaction(SIGTERM, &(struct sigaction){.sa_handler = stop}, NULL);
     progress_start(

@@ -4,10 +4,14 @@
 #include "tools/json_out.h"
 #include "tools/progress.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 static volatile sig_atomic_t stop_asked;
 static void on_signal(int s)
@@ -27,6 +31,16 @@ static char *with_suffix(const char *path, const char *suffix)
 
 /* ---- log: one CSV row per step; a resumed run drops the rows that it will write again ---- */
 
+/* A run holds a lock on its log: a second one would spoil its state. */
+static void refuse_second(const char *path)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        cli_die("let that run finish, or stop it", "%s: another run is writing it", path);
+    close(fd);
+}
+
 static FILE *log_open(const char *path, bool resume, int64_t step)
 {
     dmc_mapping old = {0};
@@ -43,8 +57,9 @@ static FILE *log_open(const char *path, bool resume, int64_t step)
     }
     dmc_unmap(&old);
     cli_check(dmc_writer_commit(w));
-    FILE *f = fopen(path, "a");
+    FILE *f = fopen(path, "ae");
     if (!f) cli_die("is the directory writable?", "%s: cannot open the log", path);
+    (void)flock(fileno(f), LOCK_EX | LOCK_NB); /* not every file system has locks */
     return f;
 }
 
@@ -195,6 +210,7 @@ int training_run(training *t, const char *name, dmc_checkpoint *model, const dmc
     dmc_cpu cpu = {.kernels = dmc_kernels_pick(0)};
     watcher w = {0};
     char *state = with_suffix(t->out, ".state"), *log = with_suffix(t->out, ".csv");
+    refuse_second(log);
     cli_check(dmc_threads_create(&cpu.threads, t->threads > 0 ? t->threads : dmc_threads_cores(), false));
     cli_check(dmc_tokenizer_open(&tok, &tokenizer_of->tokenizer, &model->config));
     cli_check(dmc_corpus_load(&train, tok, &model->config, t->data.items, (size_t)t->data.n));

@@ -64,7 +64,8 @@ dmc_status dmc_make_dir(const char *path); /* ok if it exists */
 char *dmc_path_join(const char *dir, const char *name);
 
 /* Atomic writer: bytes go to "PATH.tmp.PID"; commit = flush, fsync, rename, fsync of the directory. The first error sticks and
- * is returned by commit, which then removes the temporary file. abort (NULL allowed) removes it. Either frees the writer. */
+ * is returned by commit, which then removes the temporary file. abort (NULL allowed) removes it. Either frees the writer. A link is followed; a
+ * device or a pipe is written straight, and stays one. */
 typedef struct dmc_writer dmc_writer;
 dmc_status dmc_writer_open(dmc_writer **out, const char *path);
 void dmc_write(dmc_writer *w, const void *data, size_t n);

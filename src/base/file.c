@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -96,7 +97,8 @@ struct dmc_writer {
     dmc_status status; /* the first failure */
     uint64_t at;       /* bytes accepted */
     size_t n;          /* bytes in buf */
-    char *path, *temporary;
+    char *path;        /* where it goes: behind links */
+    char *temporary;   /* "": written straight, into a device or a pipe */
     char message[512]; /* of the first failure: other calls may overwrite dmc_last_error */
     uint8_t buf[1 << 16];
 };
@@ -108,23 +110,33 @@ static void writer_fail(dmc_writer *w, const char *what)
     snprintf(w->message, sizeof w->message, "%s: cannot %s: %s", w->path, what, strerror(errno));
 }
 
+static dmc_status open_output(dmc_writer *w, const char *path)
+{
+    struct stat at, link;
+    const bool there = stat(path, &at) == 0, straight = there && !S_ISREG(at.st_mode) && !S_ISDIR(at.st_mode);
+    const bool linked = there && !straight && lstat(path, &link) == 0 && S_ISLNK(link.st_mode);
+    char *real = linked ? realpath(path, NULL) : NULL; /* of the C library's memory */
+    const size_t n = strlen(real ? real : path) + 32;
+    w->path = dmc_strdup(real ? real : path);
+    free(real);
+    w->temporary = dmc_malloc(n, 1);
+    if (!w->path || !w->temporary) return dmc_fail(DMC_ERR_MEMORY, "%s: out of memory", path);
+    if (straight) w->temporary[0] = 0;
+    else snprintf(w->temporary, n, "%s.tmp.%ld", w->path, (long)getpid());
+    const int how = O_WRONLY | O_CLOEXEC | (straight ? 0 : O_CREAT | O_TRUNC);
+    if (FAILED((w->fd = open(straight ? path : w->temporary, how, 0666)) < 0))
+        return dmc_fail(DMC_ERR_IO, "%s: cannot create: %s", path, strerror(errno));
+    return DMC_OK;
+}
+
 dmc_status dmc_writer_open(dmc_writer **out, const char *path)
 {
     *out = NULL;
     dmc_writer *w;
-    dmc_status status = DMC_OK;
+    if (!*path) return dmc_fail(DMC_ERR_ARG, "the name of the file to write is empty");
     DMC_TRY(dmc_array(&w, 1, sizeof *w));
     w->fd = -1;
-    size_t n = strlen(path) + 32;
-    w->path = dmc_strdup(path);
-    w->temporary = dmc_malloc(n, 1);
-    if (!w->path || !w->temporary) {
-        status = dmc_fail(DMC_ERR_MEMORY, "%s: out of memory", path);
-    } else {
-        snprintf(w->temporary, n, "%s.tmp.%ld", path, (long)getpid());
-        if (FAILED((w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0))
-            status = dmc_fail(DMC_ERR_IO, "%s: cannot create: %s", w->temporary, strerror(errno));
-    }
+    dmc_status status = open_output(w, path);
     if (status != DMC_OK) {
         dmc_writer_abort(w);
         return status;
@@ -196,14 +208,16 @@ static void sync_directory_of(const char *path)
 dmc_status dmc_writer_commit(dmc_writer *w)
 {
     flush(w);
-    if (w->status == DMC_OK && FAILED(fsync(w->fd) != 0)) writer_fail(w, "sync");
+    const bool straight = !w->temporary[0];
+    if (!straight && w->status == DMC_OK && FAILED(fsync(w->fd) != 0)) writer_fail(w, "sync");
     int fd = w->fd;
     w->fd = -1;
     if (close(fd) != 0) writer_fail(w, "close");
-    if (w->status == DMC_OK && FAILED(rename(w->temporary, w->path) != 0)) writer_fail(w, "rename into place");
+    if (!straight && w->status == DMC_OK && FAILED(rename(w->temporary, w->path) != 0))
+        writer_fail(w, "rename into place");
     dmc_status s = w->status;
     if (s == DMC_OK) {
-        sync_directory_of(w->path);
+        if (!straight) sync_directory_of(w->path);
         w->temporary[0] = 0; /* nothing left to remove */
     } else {
         dmc_fail(s, "%s", w->message);
