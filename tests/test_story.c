@@ -408,7 +408,8 @@ static void test_reading(void **state)
         {"Question: Who? Answer: Tom.", "Tom;"},
         {"Question: Who? Answer: Tom.\n", "Tom;"},
         {"Question: Who? Answer: Tom", ""},
-        {"Question: Who? Answer: Tom.\r\n", ""},
+        {"Question: Who? Answer: Tom.\r\n", "Tom;"}, /* a Windows line end */
+        {"Question: Who? Answer: Tom.\r\r\n", ""},
         {"Question: Who? Answer: .\n", ""},
         {"Question: Who? Answer:  .\n", ""},
         {"Question: Who? Answer: ", ""},
