@@ -608,11 +608,13 @@ static void test_no_memory(void **state)
     for (dmc_status status = DMC_ERR_MEMORY; status != DMC_OK;) {
         eval_tokens t;
         eval_ppl_result p;
+        eval_kld_result d;
         eval_recall_result r;
         dmc_fault_memory(++k);
         status = eval_read_files(&t, e, (const char *[]){stories_path}, 1);
         if (status == DMC_OK) {
             status = eval_ppl(&p, e, &t, &o, NULL, NULL);
+            if (status == DMC_OK) status = eval_kld(&d, e, e, &t, &o);
             eval_tokens_free(&t);
         }
         if (status == DMC_OK) status = eval_recall(&r, e, (const char *[]){questions_path}, 1, &o, 64);

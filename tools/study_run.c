@@ -197,10 +197,12 @@ static void stop(int signal)
     if (running > 0) kill(running, signal);
 }
 
-/* The child's side: does not come back. */
-static _Noreturn void become(const command *k, const char *last, const char *out)
+/* The child's side: does not come back. It does not outlive the study; a training saves its state. */
+static _Noreturn void become(const command *k, const char *last, const char *out, pid_t parent)
 {
-    prctl(PR_SET_PDEATHSIG, SIGTERM); /* it does not outlive the study: a training saves its state */
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    signal(SIGINT, SIG_DFL), signal(SIGTERM, SIG_DFL);
+    if (getppid() != parent || stopped) _exit(126); /* what came before these lines */
     size_t n = json_array_size(k->arguments);
     const char **argv = dmc_malloc(n + 3, sizeof(char *));
     int fd_out = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666),
@@ -225,9 +227,9 @@ static dmc_status run(const command *k)
     snprintf(out, sizeof out, "%s.tmp", k->result);
     remove(k->result);
     if (!last || strcmp(last, "--resume") != 0) DMC_TRY(record(k)); /* a training keeps the commit that began it */
-    pid_t child = fork();
+    const pid_t parent = getpid(), child = fork();
     if (child < 0) return dmc_fail(DMC_ERR_IO, "cannot start a process: %s", strerror(errno));
-    if (child == 0) become(k, last, out);
+    if (child == 0) become(k, last, out, parent);
     running = child;
     if (stopped) kill(child, stopped); /* between the fork and here */
     while (waitpid(child, &status, 0) < 0)

@@ -119,10 +119,9 @@ static dmc_status open_output(dmc_writer *w, const char *path)
     const size_t n = strlen(real ? real : path) + 32;
     w->path = dmc_strdup(real ? real : path);
     free(real);
-    w->temporary = dmc_malloc(n, 1);
+    w->temporary = dmc_calloc(n, 1);
     if (!w->path || !w->temporary) return dmc_fail(DMC_ERR_MEMORY, "%s: out of memory", path);
-    if (straight) w->temporary[0] = 0;
-    else snprintf(w->temporary, n, "%s.tmp.%ld", w->path, (long)getpid());
+    if (!straight) snprintf(w->temporary, n, "%s.tmp.%ld", w->path, (long)getpid());
     const int how = O_WRONLY | O_CLOEXEC | (straight ? 0 : O_CREAT | O_TRUNC);
     if (FAILED((w->fd = open(straight ? path : w->temporary, how, 0666)) < 0))
         return dmc_fail(DMC_ERR_IO, "%s: cannot create: %s", path, strerror(errno));
